@@ -1,0 +1,1 @@
+//! Model configurations to graphs, autodiff, fusion, memory plans and machine code. Pure: no device, no clock, no network.

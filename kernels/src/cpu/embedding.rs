@@ -1,0 +1,1 @@
+//! Embedding gather and its deterministic scatter-add gradient.

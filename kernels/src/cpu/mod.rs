@@ -1,0 +1,9 @@
+//! Library kernels for the CPU: matrix products, relative attention, embedding gather and scatter.
+//!
+//! Each kernel is a plain struct of dimensions with `phases()`, the number of independent tasks of each of its
+//! phases (a barrier stands between phases), and an unsafe `run(phase, task, args)`. Task counts depend on shapes only
+//! and a task's result never depends on which thread runs it: results are the same bits on any number of threads.
+
+pub mod attention;
+pub mod embedding;
+pub mod gemm;

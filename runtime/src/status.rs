@@ -1,0 +1,33 @@
+//! `status.json` of a run directory: where a run stands, replaced as a whole each time.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Planned, never started: also what a run directory without a status file is.
+    Pending,
+    Running,
+    /// Stopped on request or by a signal after saving; `isoflop train` continues it.
+    Interrupted,
+    Finished,
+    /// The loss rose above the limit or was not finite, at `step`.
+    Diverged,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    pub state: State,
+    /// Optimiser steps done.
+    pub step: u64,
+    pub steps: u64,
+    pub tokens: u64,
+    /// Nats per token; the newest known.
+    pub train_loss: Option<f64>,
+    pub validation_loss: Option<f64>,
+    /// Why, for `diverged` and `failed`: one line.
+    pub reason: Option<String>,
+    /// Tokens per second of the newest stretch; 0 before the first.
+    pub tokens_per_s: f64,
+}

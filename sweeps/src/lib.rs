@@ -1,0 +1,1 @@
+//! The sweep file, planning, schedulers, run state, fitting and reports.
