@@ -1,4 +1,10 @@
 //! Executes programs: devices, memory, data, checkpoints, the training loop and its metrics. Never links the compiler.
 
+pub mod checkpoint;
 pub mod config;
+pub mod data;
+pub mod lease;
+pub mod metrics;
+pub mod rundir;
 pub mod status;
+pub mod tensorboard;
