@@ -5,5 +5,6 @@
 //! and a task's result never depends on which thread runs it: results are the same bits on any number of threads.
 
 pub mod attention;
+pub mod dispatch;
 pub mod embedding;
 pub mod gemm;

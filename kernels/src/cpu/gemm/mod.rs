@@ -1,16 +1,16 @@
 //! Batched products of f32 matrices with arbitrary strides.
 //!
-//! A product is cut into tasks by its shape alone, and each task owns a rectangle of `c`: any number of threads, in
-//! any order, gives the same bits. On a CPU with AVX-512 tasks run on our own kernel ([`avx512`]), elsewhere (and for
-//! products that are nearly vectors) on crate `gemm`.
+//! A product is cut into tasks by its shape alone, and each task owns rectangles of `c`: any number of threads, in any
+//! order, gives the same bits. On a CPU with AVX-512 tasks run on our own kernel (`avx512`), elsewhere, and for
+//! products that are nearly vectors, on crate `gemm`.
 
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod tiling;
 
-pub use tiling::Tiling;
-
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
+use tiling::Tiling;
 
 /// c[b] = a[b] * b[b] (+ c[b] where `accumulate`), a: [m, k], b: [k, n], c: [m, n], for b in 0..batch.
 /// Strides are in elements; batch strides may be 0 (broadcast) for a and b.
@@ -36,48 +36,87 @@ impl Gemm {
 
     /// Independent tasks of each phase; a product has one phase.
     pub fn phases(&self) -> SmallVec<[usize; 4]> {
-        smallvec![Tiling::of(&self.canonical()).tasks()]
+        smallvec![Tiling::of(&self.canonical().0).tasks()]
     }
 
-    /// The same product in the form the kernels expect: a batch that only continues the rows is folded into m, and
-    /// c's columns are contiguous wherever either of its dimensions is.
-    fn canonical(&self) -> Gemm {
+    /// The same product in the form the kernels expect, and whether a and b change places for it: c's columns are
+    /// contiguous wherever either of its dimensions is, and a batch that only continues the rows is folded into m.
+    fn canonical(&self) -> (Gemm, bool) {
         let mut g = *self;
-        if g.batch > 1 && g.b[0] == 0 && g.a[0] == g.m * g.a[1] && g.c[0] == g.m * g.c[1] {
-            g.m *= g.batch;
-            g.batch = 1;
-        }
-        if g.c[2] != 1 && g.c[1] == 1 {
+        let swap = g.c[2] != 1 && g.c[1] == 1;
+        if swap {
             let transposed = |s: [usize; 3]| [s[0], s[2], s[1]];
             (g.m, g.n) = (g.n, g.m);
             (g.a, g.b, g.c) = (transposed(g.b), transposed(g.a), transposed(g.c));
         }
-        g
+        if g.batch > 1 && g.b[0] == 0 && g.a[0] == g.m * g.a[1] && g.c[0] == g.m * g.c[1] {
+            g.m *= g.batch;
+            g.batch = 1;
+        }
+        (g, swap)
     }
 
-    /// Runs task `task` of phase `phase`.
+    /// Runs task `task` of phase `phase` on the calling thread.
     ///
     /// # Safety
     /// `a`, `b` and `c` must be valid for every element the strides reach, `c` must overlap neither `a` nor `b`, no
     /// two elements of `c` may coincide, and nobody else may touch this task's part of `c` meanwhile.
     pub unsafe fn run(&self, phase: usize, task: usize, a: *const f32, b: *const f32, c: *mut f32) {
         debug_assert_eq!(phase, 0, "a product has one phase");
-        let g = self.canonical();
-        let (a, b) = if g.a == self.a && g.b == self.b { (a, b) } else { swapped(self, &g, a, b) };
-        let tiling = Tiling::of(&g);
-        let own_kernel = avx512::handles(&g);
-        for tile in tiling.tiles(&g, task) {
-            // SAFETY: a tile lies within the shape, so its offsets stay inside what the caller vouches for.
+        let (g, swap) = self.canonical();
+        let (a, b) = if swap { (b, a) } else { (a, b) };
+        for tile in Tiling::of(&g).tiles(&g, task) {
+            let part = Gemm { m: tile.rows.len(), n: tile.cols.len(), ..g };
+            // SAFETY: the tile lies within the shape, so every offset stays inside what the caller vouches for, and
+            // tiles of different tasks are disjoint.
             unsafe {
                 let a = a.add(tile.batch * g.a[0] + tile.rows.start * g.a[1]);
                 let b = b.add(tile.batch * g.b[0] + tile.cols.start * g.b[2]);
                 let c = c.add(tile.batch * g.c[0] + tile.rows.start * g.c[1] + tile.cols.start * g.c[2]);
-                if own_kernel {
-                    avx512::run(&g, tile.rows.len(), tile.cols.len(), a, b, c);
-                } else {
-                    library(&g, tile.rows.len(), tile.cols.len(), a, b, c);
-                }
+                part.run_tile(&g, a, b, c);
             }
         }
     }
+
+    /// Runs one tile; `whole` is the product it is part of, by which the kernel is chosen so that all tiles agree.
+    ///
+    /// # Safety
+    /// As [`Gemm::run`], for the first matrix of the batch.
+    unsafe fn run_tile(&self, whole: &Gemm, a: *const f32, b: *const f32, c: *mut f32) {
+        #[cfg(target_arch = "x86_64")]
+        if avx512::handles(whole) {
+            // SAFETY: `handles` has checked that this CPU has AVX-512 and that c's columns are contiguous.
+            return unsafe { avx512::run(self, a, b, c) };
+        }
+        let _ = whole;
+        let [(arow, acol), (brow, bcol), (crow, ccol)] =
+            [self.a, self.b, self.c].map(|s| (s[1] as isize, s[2] as isize));
+        // SAFETY: passed on from the caller; the strides are those of the whole product.
+        unsafe {
+            gemm::gemm(
+                self.m,
+                self.n,
+                self.k,
+                c,
+                ccol,
+                crow,
+                self.accumulate,
+                a,
+                acol,
+                arow,
+                b,
+                bcol,
+                brow,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Products against plain f64 sums, over random shapes and every stride order, and in every order of tasks.
+
+use super::*;
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    RowMajor,
+    ColumnMajor,
+    /// Neither dimension is contiguous.
+    Spread,
+}
+
+fn strides(layout: Layout, rows: usize, cols: usize, pad: usize) -> [usize; 2] {
+    match layout {
+        Layout::RowMajor => [cols + pad, 1],
+        Layout::ColumnMajor => [1, rows + pad],
+        Layout::Spread => [cols * 2 + pad, 2],
+    }
+}
+
+fn extent(batch: usize, rows: usize, cols: usize, s: [usize; 3]) -> usize {
+    if batch * rows * cols == 0 { 0 } else { (batch - 1) * s[0] + (rows - 1) * s[1] + (cols - 1) * s[2] + 1 }
+}
+
+/// Reproducible values in [-1, 1).
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    (0..count as u64)
+        .map(|i| {
+            let x = (i + seed * 7919).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// c after the tasks have run in the order given by `order(tasks)`.
+fn run(g: &Gemm, a: &[f32], b: &[f32], c: &[f32], order: impl Fn(usize) -> Vec<usize>) -> Vec<f32> {
+    let mut c = c.to_vec();
+    for task in order(g.phases()[0]) {
+        // SAFETY: the vectors hold every element that the strides reach.
+        unsafe { g.run(0, task, a.as_ptr(), b.as_ptr(), c.as_mut_ptr()) };
+    }
+    c
+}
+
+fn check(g: &Gemm) -> Result<(), TestCaseError> {
+    let a = values(extent(g.batch, g.m, g.k, g.a), 1);
+    let b = values(extent(g.batch, g.k, g.n, g.b), 2);
+    let before = values(extent(g.batch, g.m, g.n, g.c), 3);
+    let c = run(g, &a, &b, &before, |tasks| (0..tasks).collect());
+    let mut expected: Vec<f64> = before.iter().map(|&x| x as f64).collect();
+    let mut magnitude = vec![0.0f64; before.len()];
+    for t in 0..g.batch {
+        for i in 0..g.m {
+            for j in 0..g.n {
+                let at = t * g.c[0] + i * g.c[1] + j * g.c[2];
+                let start = if g.accumulate { before[at] as f64 } else { 0.0 };
+                let terms = (0..g.k).map(|p| {
+                    a[t * g.a[0] + i * g.a[1] + p * g.a[2]] as f64
+                        * b[t * g.b[0] + p * g.b[1] + j * g.b[2]] as f64
+                });
+                (expected[at], magnitude[at]) =
+                    terms.fold((start, start.abs()), |(sum, size), x| (sum + x, size + x.abs()));
+            }
+        }
+    }
+    for (at, (&got, &want)) in c.iter().zip(&expected).enumerate() {
+        // The standard bound for a sum of k products; untouched elements (magnitude 0) must be exactly as before.
+        let bound = magnitude[at] * (g.k + 2) as f64 * f32::EPSILON as f64;
+        prop_assert!(
+            (got as f64 - want).abs() <= bound,
+            "element {at} is {got}, expected {want} within {bound}, of {g:?}"
+        );
+    }
+    let backwards = run(g, &a, &b, &before, |tasks| (0..tasks).rev().collect());
+    prop_assert!(
+        c.iter().zip(&backwards).all(|(x, y)| x.to_bits() == y.to_bits()),
+        "order of tasks matters in {g:?}"
+    );
+    Ok(())
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![4 => Just(Layout::RowMajor), 4 => Just(Layout::ColumnMajor), 1 => Just(Layout::Spread)]
+}
+
+fn dimension() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => Just(0usize), 3 => Just(1), 8 => 2usize..20, 8 => 20usize..120]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_f64_sums(
+        (batch, m, n) in (1usize..4, dimension(), dimension()),
+        k in prop_oneof![6 => dimension(), 1 => 380usize..900],
+        (la, lb, lc) in (layout(), layout(), layout()),
+        pads in prop::array::uniform3(0usize..3),
+        (broadcast_a, broadcast_b, accumulate) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2), any::<bool>()),
+    ) {
+        let full = |layout, rows: usize, cols: usize, pad, broadcast: bool| {
+            let [r, c] = strides(layout, rows, cols, pad);
+            [if broadcast { 0 } else { rows.saturating_sub(1) * r + cols.saturating_sub(1) * c + 1 + pad }, r, c]
+        };
+        let g = Gemm {
+            batch, m, n, k, accumulate,
+            a: full(la, m, k, pads[0], broadcast_a),
+            b: full(lb, k, n, pads[1], broadcast_b),
+            c: full(lc, m, n, pads[2], false),
+        };
+        check(&g)?;
+    }
+}
+
+/// Shapes of a small model's step, large enough to be cut both ways.
+#[test]
+fn products_of_a_training_step() {
+    for (tokens, input, output) in [(1024, 24, 72), (600, 96, 130), (1030, 64, 256)] {
+        let [t, i, o] = [tokens, input, output];
+        let forward =
+            Gemm { batch: 1, m: t, n: o, k: i, a: [0, i, 1], b: [0, 1, i], c: [0, o, 1], accumulate: false };
+        let dx =
+            Gemm { batch: 1, m: t, n: i, k: o, a: [0, o, 1], b: [0, i, 1], c: [0, i, 1], accumulate: true };
+        let dw =
+            Gemm { batch: 1, m: o, n: i, k: t, a: [0, 1, o], b: [0, i, 1], c: [0, i, 1], accumulate: false };
+        for g in [forward, dx, dw] {
+            check(&g).unwrap();
+        }
+    }
+}
+
+/// Batches of heads that share storage, and a batch with a shared right operand, which is one tall product.
+#[test]
+fn batches_with_shared_operands() {
+    let [batch, m, n, k] = [3, 50, 40, 24];
+    let tall = Gemm { batch, m, n, k, a: [m * k, k, 1], b: [0, n, 1], c: [m * n, n, 1], accumulate: false };
+    let heads = Gemm {
+        batch,
+        m,
+        n,
+        k,
+        a: [k, batch * k, 1],
+        b: [n, batch * n, 1],
+        c: [n, batch * n, 1],
+        accumulate: false,
+    };
+    let shared_left = Gemm { a: [0, 1, m], ..tall };
+    for g in [tall, heads, shared_left] {
+        check(&g).unwrap();
+    }
+}
+
+#[test]
+fn tasks_cover_the_shape_once() {
+    for (batch, m, n, k) in
+        [(1, 1024, 72, 24), (1, 16, 16, 8192), (7, 300, 100, 500), (100, 64, 64, 64), (1, 1, 5000, 3000)]
+    {
+        let g =
+            Gemm { batch, m, n, k, a: [m * k, k, 1], b: [k * n, n, 1], c: [m * n, n, 1], accumulate: false };
+        let tiling = Tiling::of(&g);
+        let mut seen = vec![0u8; batch * m * n];
+        for tile in (0..tiling.tasks()).flat_map(|task| tiling.tiles(&g, task)) {
+            for i in tile.rows {
+                for j in tile.cols.clone() {
+                    seen[(tile.batch * m + i) * n + j] += 1;
+                }
+            }
+        }
+        assert!(seen.iter().all(|&count| count == 1), "{batch} {m} {n} {k}: {tiling:?}");
+    }
+}
