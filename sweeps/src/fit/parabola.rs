@@ -1,0 +1,180 @@
+//! Approach 2: a parabola of the loss in ln N for each isoFLOP budget, and power laws through the minima.
+//! Hoffmann et al. 2022, section 3.2; budgets whose minimum is at an end are dropped as by Porian et al. 2024.
+
+use super::bootstrap::{draw, resample};
+use super::options::FitOptions;
+use super::parametric::Sample;
+use super::power::{self, Pair};
+use super::result::{Fit, IsoflopMinimum, MinimumFlag};
+use nalgebra::{Matrix3, Vector3};
+
+/// Curvatures within this many standard errors of zero do not locate a minimum.
+const CLEAR: f64 = 2.0;
+
+/// The runs of one budget, as indices into the samples.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    pub flops: f64,
+    pub members: Vec<usize>,
+}
+
+/// Groups by budget, least first. Runs without a budget belong to none.
+pub(crate) fn budgets(samples: &[Sample]) -> Vec<Budget> {
+    let mut found: Vec<Budget> = Vec::new();
+    for (i, sample) in samples.iter().enumerate() {
+        let Some(flops) = sample.budget else { continue };
+        // Budgets written with different roundings are one budget.
+        match found.iter_mut().find(|b| (b.flops / flops - 1.0).abs() < 1e-6) {
+            Some(budget) => budget.members.push(i),
+            None => found.push(Budget { flops, members: vec![i] }),
+        }
+    }
+    found.sort_by(|a, b| a.flops.total_cmp(&b.flops));
+    found
+}
+
+/// Least squares with weights of the budget's losses on 1, x, x^2; none with fewer than three sizes.
+fn parabola(samples: &[Sample], budget: &Budget, weights: &[f64], k: f64) -> Option<IsoflopMinimum> {
+    let members: Vec<usize> = budget.members.iter().copied().filter(|&i| weights[i] > 0.0).collect();
+    let mut sizes: Vec<f64> = members.iter().map(|&i| samples[i].params).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    if sizes.len() < 3 {
+        return None;
+    }
+    let total: f64 = members.iter().map(|&i| weights[i]).sum();
+    let mean = members.iter().map(|&i| weights[i] * samples[i].params.ln()).sum::<f64>() / total;
+    let (mut gram, mut right) = (Matrix3::zeros(), Vector3::zeros());
+    for &i in &members {
+        let x = samples[i].params.ln() - mean;
+        let row = Vector3::new(1.0, x, x * x);
+        gram += row * row.transpose() * weights[i];
+        right += row * (weights[i] * samples[i].loss);
+    }
+    let inverse = gram.cholesky()?.inverse();
+    let c = inverse * right;
+    let squares: f64 = members
+        .iter()
+        .map(|&i| {
+            let x = samples[i].params.ln() - mean;
+            weights[i] * (samples[i].loss - c[0] - c[1] * x - c[2] * x * x).powi(2)
+        })
+        .sum();
+    let curvature_error = (total > 3.5).then(|| (squares / (total - 3.0) * inverse[(2, 2)]).sqrt());
+    let tried = [sizes[0], sizes[sizes.len() - 1]];
+    let at = |size: f64| {
+        let (sum, n) = members
+            .iter()
+            .filter(|&&i| samples[i].params == size)
+            .fold((0.0, 0.0), |s, &i| (s.0 + weights[i] * samples[i].loss, s.1 + weights[i]));
+        sum / n
+    };
+    let best = sizes.iter().copied().min_by(|p, q| at(*p).total_cmp(&at(*q)))?;
+    let opens_up = c[2] > 0.0;
+    let vertex = -0.5 * c[1] / c[2];
+    let params = opens_up.then(|| (mean + vertex).exp()).filter(|p| p.is_finite() && *p > 0.0);
+    let outside = params.is_some_and(|p| p <= tried[0] || p >= tried[1]);
+    let flag = if !opens_up || curvature_error.is_some_and(|e| c[2] < CLEAR * e) || params.is_none() {
+        MinimumFlag::Curvature
+    } else if outside || best == tried[0] || best == tried[1] {
+        MinimumFlag::Edge
+    } else {
+        MinimumFlag::Interior
+    };
+    Some(IsoflopMinimum {
+        budget: budget.flops,
+        flag,
+        runs: members.len(),
+        params,
+        tokens: params.map(|p| budget.flops / (k * p)),
+        loss: params.map(|_| c[0] - 0.25 * c[1] * c[1] / c[2]),
+        centre: mean.exp(),
+        loss_at_centre: c[0],
+        slope: c[1],
+        curvature: c[2],
+        curvature_error,
+        tried,
+    })
+}
+
+/// The parabolas of all budgets with three sizes or more.
+pub(crate) fn minima(samples: &[Sample], weights: &[f64], flops_per_param_token: f64) -> Vec<IsoflopMinimum> {
+    budgets(samples).iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token)).collect()
+}
+
+fn laws<'a>(minima: impl Iterator<Item = &'a IsoflopMinimum>) -> Option<Pair> {
+    let optima: Vec<_> = minima.filter_map(|m| Some((m.budget, m.params?, m.tokens?))).collect();
+    power::pair(&optima)
+}
+
+/// The fit with its parabolas, or the parabolas and the reason why there is no fit.
+pub(crate) fn fit(
+    samples: &[Sample],
+    flops_per_param_token: f64,
+    grid: &[f64],
+    options: &FitOptions,
+) -> Result<Fit, (Vec<IsoflopMinimum>, String)> {
+    let all = budgets(samples);
+    let ones = vec![1.0; samples.len()];
+    let minima = minima(samples, &ones, flops_per_param_token);
+    let interior = |m: &&IsoflopMinimum| m.flag == MinimumFlag::Interior;
+    let usable = minima.iter().filter(interior).count();
+    let Some(best) = laws(minima.iter().filter(interior)) else {
+        let why = format!(
+            "approach 2 needs 2 budgets whose minimum lies inside the sizes tried, found {usable} ({} budgets, {} with 3 sizes)",
+            all.len(),
+            minima.len()
+        );
+        return Err((minima, why));
+    };
+    // Only the budgets that the estimate rests on are resampled; those of them that lose their minimum sit out.
+    let kept: Vec<Budget> =
+        all.into_iter().filter(|b| minima.iter().filter(interior).any(|m| m.budget == b.flops)).collect();
+    let strata: Vec<Vec<usize>> = kept.iter().map(|b| b.members.clone()).collect();
+    let draws = resample(options.bootstrap, |k| {
+        let weights = draw(options.seed, k, samples.len(), &strata);
+        let fitted: Vec<_> =
+            kept.iter().filter_map(|b| parabola(samples, b, &weights, flops_per_param_token)).collect();
+        let inside = |m: &&IsoflopMinimum| m.params.is_some_and(|p| p > m.tried[0] && p < m.tried[1]);
+        laws(fitted.iter().filter(inside))
+    });
+    let n = minima.iter().filter(interior).map(|m| m.runs).sum();
+    let mut fit = power::fit(2, n, best, &draws, grid, options);
+    fit.minima = minima;
+    Ok(fit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(record: usize, params: f64, budget: f64, loss: f64) -> Sample {
+        Sample { record, params, tokens: budget / 6.0 / params, flops: budget, budget: Some(budget), loss }
+    }
+
+    #[test]
+    fn an_exact_parabola_gives_its_vertex() {
+        let losses = |n: f64| 2.0 + 0.05 * (n / 3e7).ln().powi(2);
+        let samples: Vec<_> =
+            [1e7, 2e7, 4e7, 8e7].iter().enumerate().map(|(i, &n)| sample(i, n, 1e18, losses(n))).collect();
+        let found = minima(&samples, &[1.0; 4], 6.0);
+        let m = &found[0];
+        assert_eq!(m.flag, MinimumFlag::Interior);
+        assert!((m.params.unwrap() / 3e7 - 1.0).abs() < 1e-9);
+        assert!((m.tokens.unwrap() / (1e18 / 6.0 / 3e7) - 1.0).abs() < 1e-9);
+        assert!((m.loss.unwrap() - 2.0).abs() < 1e-12 && (m.loss_at(8e7) - losses(8e7)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn edges_and_downward_parabolas_are_flagged() {
+        let edge: Vec<_> = (0..4)
+            .map(|i| sample(i, 1e7 * 2f64.powi(i as i32), 1e18, 3.0 - 0.1 * i as f64 + 0.01 * (i * i) as f64))
+            .collect();
+        assert_eq!(minima(&edge, &[1.0; 4], 6.0)[0].flag, MinimumFlag::Edge);
+        let down: Vec<_> = (0..4)
+            .map(|i| sample(i, 1e7 * 2f64.powi(i as i32), 1e18, 3.0 - 0.1 * (i as f64 - 1.5).powi(2)))
+            .collect();
+        let found = minima(&down, &[1.0; 4], 6.0);
+        assert_eq!((found[0].flag, found[0].params), (MinimumFlag::Curvature, None));
+    }
+}

@@ -1,0 +1,120 @@
+//! Power laws by least squares in logarithms, shared by approaches 1 and 2.
+
+use super::bootstrap::{Named, interval};
+use super::options::FitOptions;
+use super::result::{Bootstrap, Estimate, Exponents, Fit, FitStatus, Optimum, Params};
+use std::collections::BTreeMap;
+
+/// y = exp(level) x^slope.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Power {
+    pub level: f64,
+    pub slope: f64,
+    /// Sum of squared residuals of ln y.
+    pub squares: f64,
+}
+
+impl Power {
+    pub fn at(&self, x: f64) -> f64 {
+        (self.level + self.slope * x.ln()).exp()
+    }
+}
+
+/// The least-squares line through (ln x, ln y); none when fewer than two different x.
+pub(crate) fn power_law(xy: &[(f64, f64)]) -> Option<Power> {
+    let n = xy.len() as f64;
+    let (x_mean, y_mean) = xy.iter().fold((0.0, 0.0), |m, (x, y)| (m.0 + x.ln() / n, m.1 + y.ln() / n));
+    let (mut xx, mut xy_sum) = (0.0, 0.0);
+    for (x, y) in xy {
+        xx += (x.ln() - x_mean).powi(2);
+        xy_sum += (x.ln() - x_mean) * (y.ln() - y_mean);
+    }
+    if xx < 1e-9 {
+        return None;
+    }
+    let slope = xy_sum / xx;
+    let level = y_mean - slope * x_mean;
+    let squares = xy.iter().map(|(x, y)| (y.ln() - level - slope * x.ln()).powi(2)).sum();
+    Some(Power { level, slope, squares })
+}
+
+/// The laws of N* and D* of one estimate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    pub params: Power,
+    pub tokens: Power,
+}
+
+/// The laws through (C, N*, D*).
+pub(crate) fn pair(optima: &[(f64, f64, f64)]) -> Option<Pair> {
+    let params = power_law(&optima.iter().map(|o| (o.0, o.1)).collect::<Vec<_>>())?;
+    let tokens = power_law(&optima.iter().map(|o| (o.0, o.2)).collect::<Vec<_>>())?;
+    Some(Pair { params, tokens })
+}
+
+/// The part of a [`Fit`] that approaches 1 and 2 share, from the estimate and its resamples.
+pub(crate) fn fit(
+    approach: u8,
+    n: usize,
+    best: Pair,
+    draws: &[Pair],
+    grid: &[f64],
+    options: &FitOptions,
+) -> Fit {
+    let spread =
+        |value: &dyn Fn(&Pair) -> f64| interval(&draws.iter().map(value).collect::<Vec<_>>(), options.level);
+    let named: [Named<Pair>; 4] = [
+        ("a", |p| p.params.slope),
+        ("b", |p| p.tokens.slope),
+        ("n_coefficient", |p| p.params.level.exp()),
+        ("d_coefficient", |p| p.tokens.level.exp()),
+    ];
+    let intervals: BTreeMap<_, _> =
+        named.iter().filter_map(|(name, value)| Some((name.to_string(), spread(value)?))).collect();
+    let optimum = grid
+        .iter()
+        .map(|&flops| Optimum {
+            flops,
+            params: Estimate { value: best.params.at(flops), interval: spread(&|p| p.params.at(flops)) },
+            tokens: Estimate { value: best.tokens.at(flops), interval: spread(&|p| p.tokens.at(flops)) },
+            loss: None,
+        })
+        .collect();
+    Fit {
+        approach,
+        form: if approach == 1 { "envelope" } else { "parabola" }.into(),
+        status: FitStatus::Converged,
+        n,
+        objective: best.params.squares,
+        params: Params::Power {
+            n_coefficient: best.params.level.exp(),
+            d_coefficient: best.tokens.level.exp(),
+        },
+        exponents: Exponents { a: best.params.slope, b: best.tokens.slope },
+        intervals,
+        bootstrap: (options.bootstrap > 0).then_some(Bootstrap {
+            level: options.level,
+            seed: options.seed,
+            resamples: options.bootstrap,
+            used: draws.len(),
+        }),
+        optimum,
+        minima: Vec::new(),
+        envelope: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_law_is_recovered_and_one_point_has_none() {
+        let xy: Vec<_> = (1..6).map(|i| (10f64.powi(i), 3.0 * 10f64.powi(i).powf(0.49))).collect();
+        let law = power_law(&xy).unwrap();
+        assert!(
+            (law.slope - 0.49).abs() < 1e-12 && (law.at(1e9) / (3.0 * 1e9f64.powf(0.49)) - 1.0).abs() < 1e-9
+        );
+        assert_eq!(power_law(&xy[..1]), None);
+    }
+}

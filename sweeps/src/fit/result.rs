@@ -1,0 +1,321 @@
+//! What a fit yields: the typed form of fit.json.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How far a fit can be trusted as an optimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FitStatus {
+    /// The gradient vanished inside the bounds.
+    Converged,
+    /// A parameter ended on its bound: the data do not determine it.
+    AtBound,
+    /// The best start had a zero coefficient or an exponent at the end of the searched range, but the fit left it.
+    BoundaryStart,
+    /// The minimiser could not reduce the gradient enough.
+    Abnormal,
+}
+
+/// The parameters of a fitted law.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Params {
+    /// L(N, D) = E + A / N^alpha + B / D^beta. Hoffmann et al. 2022, eq. 2.
+    Loss(LossParams),
+    /// N* = n_coefficient C^a and D* = d_coefficient C^b, with a and b in [`Exponents`].
+    Power { n_coefficient: f64, d_coefficient: f64 },
+}
+
+/// L(N, D) = E + A / N^alpha + B / D^beta, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossParams {
+    #[serde(rename = "E")]
+    pub e: f64,
+    #[serde(rename = "A")]
+    pub a: f64,
+    #[serde(rename = "B")]
+    pub b: f64,
+    pub alpha: f64,
+    pub beta: f64,
+}
+
+impl LossParams {
+    /// Loss in nats per token of a model with `params` parameters trained on `tokens` tokens.
+    pub fn loss(&self, params: f64, tokens: f64) -> f64 {
+        self.e + self.a / params.powf(self.alpha) + self.b / tokens.powf(self.beta)
+    }
+
+    /// N* and D* that minimise the loss under C = k N D, k being `flops_per_param_token` (6 for 6ND):
+    /// N* = G (C/k)^(beta/(alpha+beta)), D* = (C/k)^(alpha/(alpha+beta)) / G, G = (alpha A / (beta B))^(1/(alpha+beta)).
+    /// Hoffmann et al. 2022, eq. 4.
+    pub fn optimum(&self, flops: f64, flops_per_param_token: f64) -> (f64, f64) {
+        let sum = self.alpha + self.beta;
+        let g = (self.alpha * self.a / (self.beta * self.b)).powf(1.0 / sum);
+        let nd = flops / flops_per_param_token;
+        (g * nd.powf(self.beta / sum), nd.powf(self.alpha / sum) / g)
+    }
+
+    /// Exponents of N* and D* in compute.
+    pub fn exponents(&self) -> Exponents {
+        let sum = self.alpha + self.beta;
+        Exponents { a: self.beta / sum, b: self.alpha / sum }
+    }
+}
+
+/// N* grows as C^a and D* as C^b.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Exponents {
+    pub a: f64,
+    pub b: f64,
+}
+
+/// How intervals were made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// Share of resamples inside an interval.
+    pub level: f64,
+    pub seed: u64,
+    /// Resamples drawn.
+    pub resamples: usize,
+    /// Resamples that gave an estimate.
+    pub used: usize,
+}
+
+/// A value with its percentile interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub value: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+/// What a fitted law says is best at one compute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Optimum {
+    /// FLOPs.
+    pub flops: f64,
+    pub params: Estimate,
+    pub tokens: Estimate,
+    /// Nats per token; only approach 3 predicts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Estimate>,
+}
+
+/// Whether the minimum of one budget's parabola can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MinimumFlag {
+    /// Between the smallest and the largest size, with clear curvature. Only these enter the power laws.
+    Interior,
+    /// Outside the sizes tried, or the best run is the smallest or the largest.
+    Edge,
+    /// The parabola opens downwards, or its curvature is within two standard errors of none.
+    Curvature,
+}
+
+/// The parabola of one isoFLOP budget: loss = loss_at_centre + slope x + curvature x^2 with x = ln(N / centre).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IsoflopMinimum {
+    /// FLOPs.
+    pub budget: f64,
+    pub flag: MinimumFlag,
+    pub runs: usize,
+    /// Parameters at the minimum, tokens at the minimum and the loss there; absent when the curvature is not positive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Parameters at which x = 0.
+    pub centre: f64,
+    pub loss_at_centre: f64,
+    pub slope: f64,
+    pub curvature: f64,
+    /// Standard error of the curvature; absent when as many runs as coefficients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curvature_error: Option<f64>,
+    /// Smallest and largest parameter count tried.
+    pub tried: [f64; 2],
+}
+
+impl IsoflopMinimum {
+    /// The parabola's loss in nats per token at a parameter count.
+    pub fn loss_at(&self, params: f64) -> f64 {
+        let x = (params / self.centre).ln();
+        self.loss_at_centre + self.slope * x + self.curvature * x * x
+    }
+}
+
+/// A point of the lower envelope of the training curves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvelopePoint {
+    /// FLOPs.
+    pub flops: f64,
+    /// The run that has the lowest loss after this much compute.
+    pub run: String,
+    pub params: f64,
+    pub tokens: f64,
+    pub loss: f64,
+    /// Whether both smaller and larger models reach this compute; only these enter the power laws.
+    pub interior: bool,
+}
+
+/// One approach's result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fit {
+    /// 1, 2 or 3, numbered as by Hoffmann et al. 2022.
+    pub approach: u8,
+    /// `envelope`, `parabola` or `huber-log`.
+    pub form: String,
+    pub status: FitStatus,
+    /// Runs (approaches 2 and 3) or training curves (approach 1) the fit rests on.
+    pub n: usize,
+    /// Approach 3: sum of Huber terms of the log residuals. Others: sum of squared log residuals of the power law of N*.
+    pub objective: f64,
+    pub params: Params,
+    pub exponents: Exponents,
+    /// Percentile intervals by name: a and b always, and the parameters' own names.
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+    /// The law on a grid of compute from the least to ten times the most, and at every target; empty when a parameter is
+    /// on its bound.
+    pub optimum: Vec<Optimum>,
+    /// Approach 2's parabolas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub minima: Vec<IsoflopMinimum>,
+    /// Approach 1's envelope.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub envelope: Vec<EnvelopePoint>,
+}
+
+impl Fit {
+    /// N* and D* at a compute; `flops_per_param_token` as in [`Inputs`].
+    pub fn optimum_at(&self, flops: f64, flops_per_param_token: f64) -> (f64, f64) {
+        match self.params {
+            Params::Loss(law) => law.optimum(flops, flops_per_param_token),
+            Params::Power { n_coefficient, d_coefficient } => {
+                (n_coefficient * flops.powf(self.exponents.a), d_coefficient * flops.powf(self.exponents.b))
+            }
+        }
+    }
+
+    /// Half width of the interval of the exponent a.
+    pub fn a_interval(&self) -> Option<[f64; 2]> {
+        self.intervals.get("a").copied()
+    }
+}
+
+/// What a warning is about; the kebab-case name is its stable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WarningCode {
+    /// Runs that did not finish or have no loss were put aside.
+    RunsLeftOut,
+    /// FLOPs were counted by more than one convention.
+    MixedConventions,
+    /// Fewer than five model sizes.
+    FewModels,
+    /// An approach that was asked for cannot be fitted.
+    ApproachUnavailable,
+    /// The best size of a budget is the smallest or largest tried.
+    MinimumAtEdge,
+    /// A budget's parabola is flat or opens downwards.
+    WeakCurvature,
+    /// A budget's sizes reach so far that a parabola is a biased model of the loss.
+    WideGrid,
+    /// A power law through two budgets has no residual to judge it by.
+    FewBudgets,
+    /// An approach-1 envelope made from runs whose learning rate decays.
+    DecayingSchedule,
+    /// An exponent with a wide interval, or a parameter on its bound, or no optimum.
+    UnidentifiedExponents,
+    /// Runs far from the law; with and without them.
+    Outliers,
+    /// Approaches whose intervals do not meet.
+    ApproachesDisagree,
+    /// A target beyond ten times the largest compute.
+    Extrapolation,
+    /// The largest budget, held out, is not predicted well.
+    HeldOutError,
+}
+
+/// One thing a careful reviewer would point out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    pub code: WarningCode,
+    /// A sentence in plain words that says what was found and what to do.
+    pub message: String,
+    /// The number it rests on.
+    pub value: f64,
+}
+
+/// The largest budget predicted by approach 3 from the smaller ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// Least and most FLOPs of the runs held out.
+    pub flops: [f64; 2],
+    /// Runs held out.
+    pub n: usize,
+    /// Mean of |predicted - measured| / measured.
+    pub error: f64,
+    /// The same when each run is predicted by the loss of its nearest smaller-budget run in (ln N, ln D).
+    pub baseline_error: f64,
+}
+
+/// A run that the fit did not use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub id: String,
+    /// Its status, or that it has no loss.
+    pub why: String,
+}
+
+/// What the fit was given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Rows of runs.csv.
+    pub runs: usize,
+    /// Runs fitted.
+    pub used: usize,
+    pub left_out: Vec<LeftOut>,
+    /// Training curves given.
+    pub curves: usize,
+    /// `validation` or `train`.
+    pub loss: String,
+    /// `total` or `non-embedding`.
+    pub parameters: String,
+    pub flops_conventions: Vec<String>,
+    /// Median of C / (N D): 6 for the convention 6nd.
+    pub flops_per_param_token: f64,
+    /// Least and most FLOPs of the runs fitted.
+    pub flops: [f64; 2],
+}
+
+/// All approaches, side by side. Serialises to fit.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitReport {
+    pub fits: Vec<Fit>,
+    pub warnings: Vec<Warning>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+    /// Approach 3 without the outliers, when there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_outliers: Option<Fit>,
+    pub inputs: Inputs,
+}
+
+impl FitReport {
+    /// The fit of one approach.
+    pub fn approach(&self, approach: u8) -> Option<&Fit> {
+        self.fits.iter().find(|f| f.approach == approach)
+    }
+
+    /// The result to quote first: approach 3 where it has an optimum, else approach 2, else approach 1.
+    pub fn headline(&self) -> Option<&Fit> {
+        let sound = |f: &&Fit| matches!(f.status, FitStatus::Converged | FitStatus::BoundaryStart);
+        [3, 2, 1].iter().filter_map(|&k| self.approach(k)).find(sound).or(self.fits.first())
+    }
+}
