@@ -1,6 +1,8 @@
 //! From a [`Call`] to the library kernel that executes it.
 
+use super::attention::RelAttention;
 use super::embedding::{Gather, ScatterAdd};
+use crate::DType;
 use crate::program::{Call, GeneratedKernel};
 use smallvec::{SmallVec, smallvec};
 
@@ -23,21 +25,39 @@ pub fn phases(call: &Call, kernels: &[GeneratedKernel]) -> SmallVec<[usize; 4]> 
     }
 }
 
-/// Number of arguments of a library call; a generated kernel says its own.
-pub fn n_args(call: &Call, kernels: &[GeneratedKernel]) -> usize {
-    match *call {
-        Call::Generated { kernel } => kernels[kernel as usize].n_args as usize,
-        Call::Gemm(_) | Call::Gather { .. } | Call::ScatterAdd { .. } => 3,
-        Call::RelAttentionForward(_) => 7,
-        Call::RelAttentionBackward(_) => 12,
-        Call::Copy { .. } => 2,
-    }
+/// Element type and least number of elements of each argument of a library call, in order; `None` for a generated
+/// kernel, whose arguments only its code knows.
+pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
+    let all_f32 = |counts: &[usize]| counts.iter().map(|&count| (DType::F32, count)).collect();
+    Some(match *call {
+        Call::Generated { .. } => return None,
+        Call::Gemm(gemm) => all_f32(&gemm.extents()),
+        Call::RelAttentionForward(attention) | Call::RelAttentionBackward(attention) => {
+            let RelAttention { batch, seq, heads, d_head } = attention;
+            let (out, rel, bias, lse) =
+                (batch * seq * heads * d_head, seq * heads * d_head, heads * d_head, batch * heads * seq);
+            if matches!(call, Call::RelAttentionForward(_)) {
+                all_f32(&[3 * out, rel, bias, bias, out, lse, attention.forward_workspace()])
+            } else {
+                let workspace = attention.backward_workspace();
+                all_f32(&[3 * out, rel, bias, bias, out, lse, out, 3 * out, rel, bias, bias, workspace])
+            }
+        }
+        Call::Gather { rows, width, vocab } => {
+            smallvec![(DType::F32, vocab * width), (DType::I32, rows), (DType::F32, rows * width)]
+        }
+        Call::ScatterAdd { rows, width, vocab } => {
+            smallvec![(DType::I32, rows), (DType::F32, rows * width), (DType::F32, vocab * width)]
+        }
+        // Copies move bytes of any type; the executor compares bytes.
+        Call::Copy { bytes } => smallvec![(DType::Bool, bytes as usize), (DType::Bool, bytes as usize)],
+    })
 }
 
 /// Runs one task of a library call on the calling thread. Generated kernels are the executor's: it owns their code.
 ///
 /// # Safety
-/// `args` must be the call's arguments ([`n_args`] of them), valid and disjoint as each kernel asks, with every index
+/// `args` must be the call's arguments ([`arguments`]), valid and disjoint as each kernel asks, with every index
 /// of a gather or scatter within its vocabulary; `phase` and `task` must be within [`phases`], and every task of the
 /// phases before must have finished.
 pub unsafe fn run_library(call: &Call, phase: usize, task: usize, args: &[*mut u8]) {

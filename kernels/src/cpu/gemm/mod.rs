@@ -34,6 +34,19 @@ impl Gemm {
         2 * self.batch as u64 * self.m as u64 * self.n as u64 * self.k as u64
     }
 
+    /// Elements from the start of a, b and c to the last one reached, or 0 where none is.
+    pub fn extents(&self) -> [usize; 3] {
+        let extent = |strides: [usize; 3], rows: usize, cols: usize| {
+            let sizes = [self.batch, rows, cols];
+            if sizes.contains(&0) {
+                0
+            } else {
+                sizes.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>() + 1
+            }
+        };
+        [extent(self.a, self.m, self.k), extent(self.b, self.k, self.n), extent(self.c, self.m, self.n)]
+    }
+
     /// Independent tasks of each phase; a product has one phase.
     pub fn phases(&self) -> SmallVec<[usize; 4]> {
         smallvec![Tiling::of(&self.canonical().0).tasks()]

@@ -19,10 +19,6 @@ fn strides(layout: Layout, rows: usize, cols: usize, pad: usize) -> [usize; 2] {
     }
 }
 
-fn extent(batch: usize, rows: usize, cols: usize, s: [usize; 3]) -> usize {
-    if batch * rows * cols == 0 { 0 } else { (batch - 1) * s[0] + (rows - 1) * s[1] + (cols - 1) * s[2] + 1 }
-}
-
 /// Reproducible values in [-1, 1).
 fn values(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64)
@@ -44,9 +40,8 @@ fn run(g: &Gemm, a: &[f32], b: &[f32], c: &[f32], order: impl Fn(usize) -> Vec<u
 }
 
 fn check(g: &Gemm) -> Result<(), TestCaseError> {
-    let a = values(extent(g.batch, g.m, g.k, g.a), 1);
-    let b = values(extent(g.batch, g.k, g.n, g.b), 2);
-    let before = values(extent(g.batch, g.m, g.n, g.c), 3);
+    let [a, b, before] = g.extents();
+    let (a, b, before) = (values(a, 1), values(b, 2), values(before, 3));
     let c = run(g, &a, &b, &before, |tasks| (0..tasks).collect());
     let mut expected: Vec<f64> = before.iter().map(|&x| x as f64).collect();
     let mut magnitude = vec![0.0f64; before.len()];
