@@ -6,6 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A target machine. Equal targets give byte-identical code for equal input.
+///
+/// Made by name only: LLVM falls back to the triple's baseline on a CPU name it does not know, and ends the process on a 32-bit one.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Target {
     /// LLVM triple, such as `x86_64-unknown-linux-gnu`.

@@ -64,6 +64,7 @@ unsafe extern "C" {
         error: *mut *mut c_char,
         buffer: *mut LLVMMemoryBufferRef,
     ) -> LLVMBool;
+    pub fn LLVMVerifyModule(module: LLVMModuleRef, action: c_int, message: *mut *mut c_char) -> LLVMBool;
     pub fn LLVMCreatePassBuilderOptions() -> *mut OpaquePassOptions;
     pub fn LLVMDisposePassBuilderOptions(options: *mut OpaquePassOptions);
     pub fn LLVMRunPasses(
@@ -79,3 +80,4 @@ unsafe extern "C" {
 pub const CODEGEN_AGGRESSIVE: c_int = 3;
 pub const RELOC_PIC: c_int = 2;
 pub const CODE_MODEL_SMALL: c_int = 3;
+pub const VERIFIER_RETURN_STATUS: c_int = 2;

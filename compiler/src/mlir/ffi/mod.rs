@@ -1,7 +1,11 @@
 //! The only module that names `mlir_sys`: owned handles around the MLIR and LLVM C interfaces, safe to call from the rest.
 //!
-//! Every handle frees what it owns when dropped, and none leaves the thread that made it. Dialects and passes are registered one
-//! by one, not with `mlirRegisterAllDialects`: the linker then drops the unused half of MLIR (110 MB of binary rather than 234).
+//! Every handle frees what it owns when dropped, and none leaves the thread that made it.
+//!
+//! LLVM and MLIR are linked statically, as `mlir-sys` does by itself, and dialects and passes are registered one by one so that
+//! the linker drops the rest. Start-up of a program that does nothing, and its size (LLVM 22.1.8, Debian 12, medians of 50):
+//! 6.2 ms and 91 MB this way when stripped; 10.8 ms and 234 MB with `mlirRegisterAllDialects`; 29.5 ms and 0.5 MB with
+//! libMLIR.so and libLLVM.so, whose relocations are all made at start; 1.1 ms with neither.
 
 mod llvm_c;
 
@@ -171,18 +175,11 @@ unsafe extern "C" fn on_mlir_diagnostic(diagnostic: MlirDiagnostic, user: *mut c
 unsafe extern "C" fn on_llvm_diagnostic(info: LLVMDiagnosticInfoRef, user: *mut c_void) {
     // SAFETY: `user` is the box owned by the `LlvmModule` of this LLVM context; `info` is alive during the call.
     unsafe {
-        let severity = match LLVMGetDiagInfoSeverity(info) {
-            mlir_sys::LLVMDiagnosticSeverity_LLVMDSError => Severity::Error,
-            mlir_sys::LLVMDiagnosticSeverity_LLVMDSWarning => Severity::Warning,
-            _ => Severity::Note,
-        };
-        let message = take_message(LLVMGetDiagInfoDescription(info));
-        (*user.cast::<Collected>()).borrow_mut().push(Diagnostic {
-            severity,
-            position: None,
-            message,
-            notes: Vec::new(),
-        });
+        // Optimisation remarks come by here as well, hundreds a module.
+        if LLVMGetDiagInfoSeverity(info) == LLVMDiagnosticSeverity_LLVMDSError {
+            let message = take_message(LLVMGetDiagInfoDescription(info));
+            (*user.cast::<Collected>()).borrow_mut().push(Diagnostic::error(message.trim()));
+        }
     }
 }
 
@@ -383,8 +380,19 @@ pub(super) struct LlvmModule {
 }
 
 impl LlvmModule {
-    /// Sets the machine's triple and data layout, then runs `default<O3>`.
+    /// Verifies the module, sets the machine's triple and data layout, then runs `default<O3>`.
     pub(super) fn optimise(&mut self, machine: &Machine) -> Result<(), Vec<Diagnostic>> {
+        let mut message = ptr::null_mut();
+        // SAFETY: the module is alive; the message is always set, and ours to free. LLVM's passes may end the process on
+        // IR that does not verify.
+        let message = unsafe {
+            let broken = LLVMVerifyModule(self.module, VERIFIER_RETURN_STATUS, &mut message) != 0;
+            let text = take_message(message);
+            broken.then_some(text)
+        };
+        if message.is_some() {
+            return self.outcome(message);
+        }
         // SAFETY: module and machine are alive; every object made here is freed here; LLVM copies the strings.
         let message = unsafe {
             LLVMSetTarget(self.module, machine.triple.as_ptr());
@@ -446,8 +454,8 @@ impl LlvmModule {
     /// Errors when LLVM returned a message or reported a diagnostic of severity error.
     fn outcome(&self, message: Option<String>) -> Result<(), Vec<Diagnostic>> {
         let mut diagnostics = self.diagnostics.take();
-        diagnostics.extend(message.map(|text| Diagnostic::error(&text)));
-        if diagnostics.iter().any(|d| d.severity == Severity::Error) { Err(diagnostics) } else { Ok(()) }
+        diagnostics.extend(message.map(|text| Diagnostic::error(text.trim())));
+        if diagnostics.is_empty() { Ok(()) } else { Err(diagnostics) }
     }
 }
 
