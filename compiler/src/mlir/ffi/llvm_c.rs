@@ -66,6 +66,7 @@ unsafe extern "C" {
     ) -> LLVMBool;
     pub fn LLVMVerifyModule(module: LLVMModuleRef, action: c_int, message: *mut *mut c_char) -> LLVMBool;
     pub fn LLVMCreatePassBuilderOptions() -> *mut OpaquePassOptions;
+    pub fn LLVMPassBuilderOptionsSetLoopUnrolling(options: *mut OpaquePassOptions, unroll: LLVMBool);
     pub fn LLVMDisposePassBuilderOptions(options: *mut OpaquePassOptions);
     pub fn LLVMRunPasses(
         module: LLVMModuleRef,

@@ -380,7 +380,11 @@ pub(super) struct LlvmModule {
 }
 
 impl LlvmModule {
-    /// Verifies the module, sets the machine's triple and data layout, then runs `default<O3>`.
+    /// Verifies the module, sets the machine's triple and data layout, then runs `default<O3>` without loop unrolling.
+    ///
+    /// The vectoriser interleaves four vectors by itself. Unrolling harms: done before it, loops of 16 or 32 turn into scalar code
+    /// (RMSNorm of 32 columns 7 GB/s rather than 63); done after it, reassociation threads the four sums onto one chain of
+    /// FMAs (512 columns: 62 GB/s rather than 92). It also costs 1.5 to 15 times the compile time.
     pub(super) fn optimise(&mut self, machine: &Machine) -> Result<(), Vec<Diagnostic>> {
         let mut message = ptr::null_mut();
         // SAFETY: the module is alive; the message is always set, and ours to free. LLVM's passes may end the process on
@@ -402,6 +406,7 @@ impl LlvmModule {
             LLVMDisposeMessage(layout);
             LLVMDisposeTargetData(data);
             let options = LLVMCreatePassBuilderOptions();
+            LLVMPassBuilderOptionsSetLoopUnrolling(options, 0);
             let error = LLVMRunPasses(self.module, c"default<O3>".as_ptr(), machine.raw, options);
             LLVMDisposePassBuilderOptions(options);
             if error.is_null() {
