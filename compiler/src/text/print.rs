@@ -152,7 +152,7 @@ fn ty(g: &Graph, v: Value) -> String {
 }
 
 /// `%x` of an input, `%7` of a node, `%7#1` of one of several results.
-pub(super) fn value_name(g: &Graph, v: Value) -> String {
+pub(crate) fn value_name(g: &Graph, v: Value) -> String {
     let Some(node) = g.nodes.node_weight(v.node).filter(|_| v.result != u16::MAX) else {
         return "%?".into();
     };
