@@ -100,7 +100,7 @@ struct Head {
 unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], scratch: &mut Scratch) {
     let [qkv, _, u, v, out, lse, dout, dqkv, _, _, _, workspace] = args;
     let chunks = dims.backward_chunks();
-    let (h, group) = (task / chunks / dims.batch_groups(), task / chunks % dims.batch_groups());
+    let (group, h) = (task / chunks / dims.heads, task / chunks % dims.heads);
     let rows = dims.chunk_rows(task % chunks, chunks);
     let (seq, d, stride) = (dims.seq, dims.d_head, dims.qkv_stride());
     let (panel_size, query_size) = (dims.seq_padded() * query_stride(d), BLOCK * query_stride(d));
@@ -140,41 +140,63 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
         for r in 0..BLOCK {
             head.dscores.add(r * score_stride(dims)).sub(MARGIN).write_bytes(0, MARGIN);
         }
-        head.drel.write_bytes(0, panel_size);
+        // Lanes of rel that no row of the chunk reaches.
+        let unreached = dims.seq_padded() - rows.end.next_multiple_of(S::LANES);
+        head.drel.write_bytes(0, unreached * query_stride(d));
         head.du.write_bytes(0, d);
         head.dv.write_bytes(0, d);
 
         let batch_from = group * dims.batch_per_group();
-        for b in batch_from..(batch_from + dims.batch_per_group()).min(dims.batch) {
+        let batch_to = (batch_from + dims.batch_per_group()).min(dims.batch);
+        for b in batch_from..batch_to {
             let q = qkv.add(b * seq * stride + h * d);
             let dq = dqkv.add(b * seq * stride + h * d);
-            let (k, val) = (q.add(dims.head_stride()), q.add(2 * dims.head_stride()));
-            pack::panels::<S>(k, stride, rows.end, d, keys);
-            pack::panels::<S>(val, stride, rows.end, d, values);
-            pack::rows::<S>(k, stride, rows.end, d, key_rows);
-            dkeys.write_bytes(0, rows.end.next_multiple_of(S::LANES) * query_stride(d));
-            dvalues.write_bytes(0, rows.end.next_multiple_of(S::LANES) * query_stride(d));
-            for from in rows.clone().step_by(BLOCK) {
+            let (to_k, to_val) = (dims.head_stride(), 2 * dims.head_stride());
+            pack::panels::<S>(q.add(to_k), stride, rows.end, d, keys);
+            pack::panels::<S>(q.add(to_val), stride, rows.end, d, values);
+            pack::rows::<S>(q.add(to_k), stride, rows.end, d, key_rows);
+            // From the last block to the first: the last reaches every key, so it sets what the others add to, and
+            // the keys of a block are done when it is.
+            for from in rows.clone().step_by(BLOCK).rev() {
                 let block = from..(from + BLOCK).min(rows.end);
+                let n = block.len();
+                let dq = dq.add(from * stride);
+                let at = (b * seq + from) * dims.head_stride() + h * d;
+                for part in [0, to_k, to_val] {
+                    pack::prefetch_rows::<S>(dq.add(part), stride, n, d);
+                }
+                if from > rows.start {
+                    let before = from - BLOCK;
+                    pack::prefetch_rows::<S>(q.add(before * stride), stride, BLOCK, d);
+                    let at = at - BLOCK * dims.head_stride();
+                    pack::prefetch_rows::<S>(out.add(at), dims.head_stride(), BLOCK, d);
+                    pack::prefetch_rows::<S>(dout.add(at), dims.head_stride(), BLOCK, d);
+                }
+                if b + 1 < batch_to {
+                    let next = q.add((seq + from) * stride);
+                    pack::prefetch_rows::<S>(next.add(to_k), stride, n, d);
+                    pack::prefetch_rows::<S>(next.add(to_val), stride, n, d);
+                }
+
                 let q = q.add(from * stride);
                 let scale = LOG2_E / (d as f32).sqrt();
-                pack::queries::<S>(q, stride, block.len(), d, u.add(h * d), scale, head.content_queries);
-                pack::queries::<S>(q, stride, block.len(), d, v.add(h * d), scale, head.position_queries);
-                let at = (b * seq + from) * dims.head_stride() + h * d;
+                pack::queries::<S>(q, stride, n, d, u.add(h * d), scale, head.content_queries);
+                pack::queries::<S>(q, stride, n, d, v.add(h * d), scale, head.position_queries);
                 let (out, dout) = (out.add(at), dout.add(at));
-                pack::queries::<S>(dout, dims.head_stride(), block.len(), d, no_bias, 1.0, head.douts);
+                pack::queries::<S>(dout, dims.head_stride(), n, d, no_bias, 1.0, head.douts);
                 let lse = lse.add((b * dims.heads + h) * seq + from);
-                head.row_constants::<S>(block.len(), out, dout, lse);
+                head.row_constants::<S>(n, out, dout, lse);
                 for first in block.clone().step_by(GROUP) {
                     head.group_dscores::<S>(first, first - from);
-                    head.query_gradients::<S>(first, first - from, dq.add(first * stride));
+                    head.query_gradients::<S>(first, first - from, dq.add((first - from) * stride));
                 }
-                head.sum_over_queries::<S>(&block);
-            }
-            if partial.keys_and_values.is_none() {
-                let (dk, dval) = (dq.add(dims.head_stride()), dq.add(2 * dims.head_stride()));
-                pack::unpack_panels::<S>(dkeys, query_stride(d), seq, d, LN_2, dk, stride);
-                pack::unpack_panels::<S>(dvalues, query_stride(d), seq, d, 1.0, dval, stride);
+                let last_block = block.end == rows.end;
+                head.sum_over_queries::<S>(&block, last_block, last_block && b == batch_from);
+                if partial.keys_and_values.is_none() {
+                    let (dk, dval) = (dkeys.add(from * query_stride(d)), dvalues.add(from * query_stride(d)));
+                    pack::unpack_panels::<S>(dk, query_stride(d), n, d, LN_2, dq.add(to_k), stride);
+                    pack::unpack_panels::<S>(dval, query_stride(d), n, d, 1.0, dq.add(to_val), stride);
+                }
             }
         }
     }
@@ -256,9 +278,9 @@ impl Head {
         }
     }
 
-    /// Adds the block's rows to dk, dval and dR.
+    /// Adds the block's rows to dk and dval (or sets them) and to dR (or sets it).
     #[inline(always)]
-    unsafe fn sum_over_queries<S: Simd>(&self, block: &Range<usize>) {
+    unsafe fn sum_over_queries<S: Simd>(&self, block: &Range<usize>, set_keys: bool, set_rel: bool) {
         let Self { dims, .. } = self;
         let (n, height, stride) = (block.len(), query_stride(dims.d_head), score_stride(dims) as isize);
         let lanes = S::LANES as isize;
@@ -277,9 +299,9 @@ impl Head {
                 let b = |ptr: *mut f32| Vectors { ptr, k: stride, v: lanes };
                 let (dk, dval) = (self.dkeys.add(j * height), self.dvalues.add(j * height));
                 let queries = transposed(self.content_queries);
-                staircase_block::<S>(height, width, queries, b(ds), start, n, dk, lanes, panel);
+                staircase_block::<S>(height, width, queries, b(ds), start, n, set_keys, dk, lanes, panel);
                 let douts = transposed(self.douts);
-                staircase_block::<S>(height, width, douts, b(p), start, n, dval, lanes, panel);
+                staircase_block::<S>(height, width, douts, b(p), start, n, set_keys, dval, lanes, panel);
             }
             j += width * S::LANES;
         }
@@ -299,7 +321,7 @@ impl Head {
                 let b = Vectors { ptr: self.dscores.offset(key), k: stride + 1, v: -lanes };
                 let queries = transposed(self.position_queries);
                 let drel = self.drel.add(last * height);
-                staircase_block::<S>(height, width, queries, b, start, n, drel, lanes, -panel);
+                staircase_block::<S>(height, width, queries, b, start, n, set_rel, drel, lanes, -panel);
             }
             x += width * S::LANES;
         }

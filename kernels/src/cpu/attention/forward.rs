@@ -64,24 +64,44 @@ unsafe fn attend<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 7],
         let q = qkv.add(b * seq * stride + h * d);
         pack::panels::<S>(q.add(dims.head_stride()), stride, rows.end, d, keys);
         pack::rows::<S>(q.add(2 * dims.head_stride()), stride, rows.end, d, values);
+        let end = rows.end;
         for first in rows.step_by(GROUP) {
             let height = GROUP.min(seq - first);
             let q = q.add(first * stride);
+            let out = out.add((b * seq + first) * dims.head_stride() + h * d);
+            pack::prefetch_rows::<S>(out, dims.head_stride(), height, d);
+            if first + 2 * GROUP <= end {
+                pack::prefetch_rows::<S>(q.add(GROUP * stride), stride, GROUP, d);
+            }
             pack::queries::<S>(q, stride, height, d, u.add(h * d), scale, content_queries);
             pack::queries::<S>(q, stride, height, d, v.add(h * d), scale, position_queries);
             position_products::<S>(dims, first, position_queries, rel.panels, positions);
             group_scores::<S>(dims, first, positions, content_queries, keys, scores);
-            let mut inverse_sums = [0.0; GROUP];
-            for (r, inverse) in inverse_sums.iter_mut().enumerate().take(height) {
+            let (mut maxima, mut sums) = ([0.0; GROUP], [1.0; GROUP]);
+            for r in 0..height {
                 let row = scores.add(r * score_stride(dims));
-                let (max, sum) = softmax_row::<S>(row, first + r, group_columns::<S>(dims, first));
-                *inverse = 1.0 / sum;
-                *lse.add((b * dims.heads + h) * seq + first + r) = max * LN_2 + sum.ln();
+                (maxima[r], sums[r]) = softmax_row::<S>(row, first + r, group_columns::<S>(dims, first));
             }
-            let out = out.add((b * seq + first) * dims.head_stride() + h * d);
+            let inverse_sums = sums.map(|sum| 1.0 / sum);
+            let logs: [f32; GROUP] = std::array::from_fn(|r| maxima[r] * LN_2 + ln(sums[r]));
+            let lse = lse.add((b * dims.heads + h) * seq + first);
+            lse.copy_from_nonoverlapping(logs.as_ptr(), height);
             weigh_values::<S>(dims, first, scores, values, &inverse_sums, out);
         }
     }
+}
+
+/// Natural logarithm of a normal number, error below 1e-7 of the larger of it and 1: ln(2^e m) with m near 1 and
+/// ln m = 2 artanh((m - 1) / (m + 1)). Written so that the compiler takes a group's rows at once.
+#[inline(always)]
+fn ln(x: f32) -> f32 {
+    const HALF_ROOT: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();
+    let exponent = (x.to_bits().wrapping_sub(HALF_ROOT) as i32) >> 23;
+    let m = f32::from_bits(x.to_bits().wrapping_sub((exponent << 23) as u32));
+    let t = (m - 1.0) / (m + 1.0);
+    let t2 = t * t;
+    let series = 2.0 + t2 * (2.0 / 3.0 + t2 * (2.0 / 5.0 + t2 * (2.0 / 7.0 + t2 * (2.0 / 9.0))));
+    exponent as f32 * LN_2 + t * series
 }
 
 /// Scores of the group, in base 2, for whole vectors of keys.

@@ -73,6 +73,30 @@ pub unsafe fn rows<S: Simd>(from: *const f32, stride: usize, n: usize, d: usize,
     }
 }
 
+/// Asks for the cache lines of n rows of d channels, to be read or written soon. Rows of one head are too far apart
+/// for the machine to guess, and without this a fifth of the time goes into waiting for them.
+///
+/// # Safety
+/// The pointer arithmetic must stay inside one buffer; nothing is read.
+#[inline(always)]
+pub unsafe fn prefetch_rows<S: Simd>(from: *const f32, stride: usize, n: usize, d: usize) {
+    for x in 0..n {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for c in (0..d).step_by(CACHE_LINE) {
+                S::prefetch(from.add(x * stride + c));
+            }
+            // A row that is not aligned to lines ends in one more.
+            if d % CACHE_LINE != 0 {
+                S::prefetch(from.add(x * stride + d - 1));
+            }
+        }
+    }
+}
+
+/// Floats of a cache line.
+const CACHE_LINE: usize = 16;
+
 /// d rounded up to what a tile takes as rows: the stride of queries and the height of gradient panels.
 #[inline(always)]
 pub fn query_stride(d: usize) -> usize {

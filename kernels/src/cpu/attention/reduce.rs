@@ -66,7 +66,7 @@ pub unsafe fn run<S: Simd>(
         if task < rel_tasks {
             let (h, slab) = (task / slabs, task % slabs);
             let [drel, du, dv] = gradients;
-            let units = h * groups * chunks..(h + 1) * groups * chunks;
+            let units = (0..groups * chunks).map(|k| (k / chunks * dims.heads + h) * chunks + k % chunks);
             let partials = || units.clone().map(|unit| Partial::of(dims, workspace, unit));
             for x in lanes(slab).step_by(S::LANES) {
                 let skip = dims.rel_offset().saturating_sub(x).min(S::LANES);
@@ -94,7 +94,7 @@ pub unsafe fn run<S: Simd>(
                 // Chunks that end before a key have nothing to say about it, and have written nothing.
                 let partials = || {
                     let reaching = (0..chunks).filter(move |&chunk| dims.chunk_rows(chunk, chunks).end > x);
-                    reaching.map(move |chunk| Partial::of(dims, workspace, (h * groups + b) * chunks + chunk))
+                    reaching.map(move |chunk| Partial::of(dims, workspace, bh * chunks + chunk))
                 };
                 let keys = partials().filter_map(|p| p.keys_and_values).map(|both| both.0);
                 let values = partials().filter_map(|p| p.keys_and_values).map(|both| both.1);

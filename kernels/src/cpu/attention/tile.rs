@@ -54,7 +54,7 @@ pub unsafe fn accumulate<S: Simd, const R: usize, const V: usize, const ACTIVE: 
     }
 }
 
-/// Adds to a tile in memory the steps `start[v]..to` of each column v; `start` never falls.
+/// Adds to a tile in memory, or sets where `fresh`, the steps `start[v]..to` of each column v; `start` never falls.
 /// Element (r, v) of the tile is the vector at `c + r * c_row + v * c_v`.
 ///
 /// # Safety
@@ -66,6 +66,7 @@ pub unsafe fn accumulate_staircase<S: Simd, const R: usize, const V: usize>(
     b: Vectors,
     start: [usize; WIDTH],
     to: usize,
+    fresh: bool,
     c: *mut f32,
     c_row: isize,
     c_v: isize,
@@ -73,9 +74,11 @@ pub unsafe fn accumulate_staircase<S: Simd, const R: usize, const V: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut acc = [[S::splat(0.0); V]; R];
-        for (r, row) in acc.iter_mut().enumerate() {
-            for (v, x) in row.iter_mut().enumerate() {
-                *x = S::load(c.offset(r as isize * c_row + v as isize * c_v));
+        if !fresh {
+            for (r, row) in acc.iter_mut().enumerate() {
+                for (v, x) in row.iter_mut().enumerate() {
+                    *x = S::load(c.offset(r as isize * c_row + v as isize * c_v));
+                }
             }
         }
         if V > 1 {
@@ -106,6 +109,7 @@ pub unsafe fn staircase_block<S: Simd>(
     b: Vectors,
     start: [usize; WIDTH],
     to: usize,
+    fresh: bool,
     c: *mut f32,
     c_row: isize,
     c_v: isize,
@@ -118,16 +122,16 @@ pub unsafe fn staircase_block<S: Simd>(
             let c = c.offset(r as isize * c_row);
             if S::ROWS == 8 && r + 8 <= rows {
                 match width {
-                    3 => accumulate_staircase::<S, 8, 3>(a, b, start, to, c, c_row, c_v),
-                    2 => accumulate_staircase::<S, 8, 2>(a, b, start, to, c, c_row, c_v),
-                    _ => accumulate_staircase::<S, 8, 1>(a, b, start, to, c, c_row, c_v),
+                    3 => accumulate_staircase::<S, 8, 3>(a, b, start, to, fresh, c, c_row, c_v),
+                    2 => accumulate_staircase::<S, 8, 2>(a, b, start, to, fresh, c, c_row, c_v),
+                    _ => accumulate_staircase::<S, 8, 1>(a, b, start, to, fresh, c, c_row, c_v),
                 }
                 r += 8;
             } else {
                 match width {
-                    3 => accumulate_staircase::<S, 4, 3>(a, b, start, to, c, c_row, c_v),
-                    2 => accumulate_staircase::<S, 4, 2>(a, b, start, to, c, c_row, c_v),
-                    _ => accumulate_staircase::<S, 4, 1>(a, b, start, to, c, c_row, c_v),
+                    3 => accumulate_staircase::<S, 4, 3>(a, b, start, to, fresh, c, c_row, c_v),
+                    2 => accumulate_staircase::<S, 4, 2>(a, b, start, to, fresh, c, c_row, c_v),
+                    _ => accumulate_staircase::<S, 4, 1>(a, b, start, to, fresh, c, c_row, c_v),
                 }
                 r += 4;
             }
