@@ -218,6 +218,21 @@ impl Graph {
         self.inputs.retain(|&i| i != n);
     }
 
+    /// Removes every node that no output needs. Inputs stay: they are the signature.
+    pub fn remove_dead(&mut self) -> usize {
+        let mut live = vec![false; self.index_bound()];
+        let mut stack: Vec<NodeIndex> = self.outputs.iter().map(|o| o.value.node).collect();
+        stack.extend(&self.inputs);
+        while let Some(n) = stack.pop() {
+            if !std::mem::replace(&mut live[n.index()], true) {
+                stack.extend(self.nodes.neighbors_directed(n, Direction::Incoming));
+            }
+        }
+        let before = self.nodes.node_count();
+        self.nodes.retain_nodes(|_, n| live[n.index()]);
+        before - self.nodes.node_count()
+    }
+
     pub fn input_name(&self, n: NodeIndex) -> Option<&str> {
         match self.op(n) {
             Op::Input { name, .. } => Some(name),

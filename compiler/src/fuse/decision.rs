@@ -1,0 +1,86 @@
+//! What fusion decided and why, as data: the log, `--explain fusion`, tests and reports all print this.
+
+use serde::{Deserialize, Serialize};
+
+/// Why two kernels stay two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// One of them is a library call, a view, or moves data in a pattern generated loops do not follow.
+    NotFusable,
+    /// Something outside depends on the producer and the consumer depends on that.
+    Cycle,
+    /// Their rows and columns are not the same.
+    DomainMismatch,
+    /// The consumer needs a result that is complete only after the producer's last row.
+    NeedsWholeReduction,
+    /// The producer would be computed again for every row.
+    RepeatsWork,
+    /// Scalars are computed once, in a kernel of their own.
+    ScalarApart,
+    /// An operand is read in an order that neither rows nor columns follow.
+    Strided,
+    /// The kernel would take too many arguments.
+    TooManyArguments,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 8] = [
+        Reason::NotFusable,
+        Reason::Cycle,
+        Reason::DomainMismatch,
+        Reason::NeedsWholeReduction,
+        Reason::RepeatsWork,
+        Reason::ScalarApart,
+        Reason::Strided,
+        Reason::TooManyArguments,
+    ];
+
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Reason::NotFusable => "one side is a library call or moves data",
+            Reason::Cycle => "something in between needs the producer and feeds the consumer",
+            Reason::DomainMismatch => "rows and columns differ",
+            Reason::NeedsWholeReduction => "the consumer needs the reduction over all rows",
+            Reason::RepeatsWork => "the producer would be computed again for every row",
+            Reason::ScalarApart => "scalars are computed once, apart",
+            Reason::Strided => "an operand is read in an order no loop follows",
+            Reason::TooManyArguments => "too many arguments for one kernel",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Fused,
+    Refused(Reason),
+}
+
+/// One pair the queue looked at. Ids are node ids of the graph before fusion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub producer: u32,
+    pub consumer: u32,
+    /// The two only read the same value; neither feeds the other.
+    pub siblings: bool,
+    pub outcome: Outcome,
+    pub bytes_saved: u64,
+    pub launches_saved: u32,
+    /// Time the cost model expects to save, microseconds.
+    pub estimated_us: f64,
+}
+
+/// What moving a byte and starting a kernel cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostModel {
+    pub bytes_per_us: f64,
+    pub launch_us: f64,
+}
+
+impl Default for CostModel {
+    /// Two cores of a server CPU: 20 GB/s from memory, 2 us a launch.
+    fn default() -> Self {
+        CostModel { bytes_per_us: 20_000.0, launch_us: 2.0 }
+    }
+}

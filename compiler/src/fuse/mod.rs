@@ -1,0 +1,418 @@
+//! Fusion: a priority queue over pairs of kernels, the pair that saves most time first. Every decision is kept.
+//!
+//! A cluster is a set of nodes that one generated kernel will compute. Two clusters may merge when one kernel can
+//! compute both ([`body::Body::of`] says so) and the merge closes no cycle. Constants, indices and broadcasts belong to
+//! no cluster: each kernel that reads them makes them in registers.
+
+pub mod body;
+pub mod decision;
+mod order;
+
+use crate::graph::{Graph, Op, Role, TensorType, Value};
+use body::{Body, MAX_ARGS, Resolved, is_item, resolve};
+use decision::{CostModel, Decision, Outcome, Reason};
+use order::Order;
+use petgraph::stable_graph::NodeIndex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+#[derive(Clone, Debug, Default)]
+pub struct FusionLog {
+    /// In the order taken; refusals are those between kernels that stayed apart.
+    pub decisions: Vec<Decision>,
+    /// Kernels with more than one node.
+    pub fused_kernels: usize,
+    /// Generated kernels in all, of one node or more.
+    pub kernels: usize,
+}
+
+/// Values with more readers than this are not looked at for sibling fusion: scalars that every kernel reads.
+const MAX_SIBLINGS: usize = 8;
+
+/// Merges what is worth merging and puts a `fused` node in the place of every cluster. With `merge` off each node
+/// becomes a kernel of its own: the unfused program that tests compare with.
+pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool) -> FusionLog {
+    let mut fusion = Fusion::new(g);
+    let mut decisions = Vec::new();
+    if merge {
+        decisions = fusion.run(cost);
+    }
+    let clusters = fusion.clusters();
+    let is_output = fusion.is_output;
+    let mut log = FusionLog { decisions, ..Default::default() };
+    for nodes in clusters {
+        log.kernels += 1;
+        log.fused_kernels += (nodes.len() > 1) as usize;
+        outline(g, &nodes, &is_output);
+    }
+    g.remove_dead();
+    log
+}
+
+struct Cluster {
+    /// In topological order.
+    nodes: Vec<u32>,
+    version: u32,
+}
+
+struct Fusion<'a> {
+    g: &'a Graph,
+    /// Topological position of each node, by node index.
+    position: Vec<u32>,
+    fusable: Vec<bool>,
+    /// Values each node reads, free nodes looked through.
+    reads: Vec<SmallVec<[Value; 4]>>,
+    /// Nodes that read any result of each node.
+    readers: Vec<SmallVec<[u32; 4]>>,
+    is_output: Vec<bool>,
+    parent: Vec<u32>,
+    clusters: Vec<Cluster>,
+    order: Order,
+}
+
+/// A pair worth merging: benefit first, then the pair itself so that equal benefits have one order.
+type Entry = (u64, Reverse<(u32, u32)>, [u32; 2]);
+
+impl<'a> Fusion<'a> {
+    fn new(g: &'a Graph) -> Self {
+        let bound = g.index_bound();
+        let topological = g.topological();
+        let mut position = vec![u32::MAX; bound];
+        let mut fusable = vec![false; bound];
+        let mut reads = vec![SmallVec::new(); bound];
+        let mut readers: Vec<SmallVec<[u32; 4]>> = vec![SmallVec::new(); bound];
+        let mut is_output = vec![false; bound];
+        for o in &g.outputs {
+            is_output[o.value.node.index()] = true;
+        }
+        let mut clusters = Vec::with_capacity(bound);
+        clusters.resize_with(bound, || Cluster { nodes: Vec::new(), version: 0 });
+        for (p, &n) in topological.iter().enumerate() {
+            let i = n.index();
+            position[i] = p as u32;
+            fusable[i] = is_item(g.op(n)) && Body::of(g, &[n]).is_ok();
+            let mut list: SmallVec<[Value; 4]> = SmallVec::new();
+            for v in g.operands(n) {
+                let source = match resolve(g, v) {
+                    Resolved::Value(from, _) if fusable[i] => from,
+                    Resolved::Value(..) => v,
+                    _ => continue,
+                };
+                if !list.contains(&source) {
+                    list.push(source);
+                    let r = &mut readers[source.node.index()];
+                    if !r.contains(&(i as u32)) {
+                        r.push(i as u32);
+                    }
+                }
+            }
+            reads[i] = list;
+            clusters[i].nodes.push(i as u32);
+        }
+        let order = Order::new(position.clone());
+        let parent = (0..bound as u32).collect();
+        Fusion { g, position, fusable, reads, readers, is_output, parent, clusters, order }
+    }
+
+    fn root(&self, mut i: u32) -> u32 {
+        while self.parent[i as usize] != i {
+            i = self.parent[i as usize];
+        }
+        i
+    }
+
+    fn run(&mut self, cost: &CostModel) -> Vec<Decision> {
+        let mut heap: BinaryHeap<Entry> = BinaryHeap::new();
+        let mut refused: FxHashMap<(u32, u32), Decision> = FxHashMap::default();
+        let mut fused = Vec::new();
+        for i in 0..self.clusters.len() as u32 {
+            if self.position[i as usize] != u32::MAX && self.fusable[i as usize] {
+                self.offer(i, cost, &mut heap);
+            }
+        }
+        while let Some((_, Reverse((a, b)), versions)) = heap.pop() {
+            let current = self.parent[a as usize] == a
+                && self.parent[b as usize] == b
+                && [self.clusters[a as usize].version, self.clusters[b as usize].version] == versions;
+            if !current {
+                continue;
+            }
+            let mut decision = self.decision(a, b, cost);
+            match self.merge(a, b) {
+                Ok(kept) => {
+                    fused.push(decision);
+                    self.offer(kept, cost, &mut heap);
+                }
+                Err(reason) => {
+                    decision.outcome = Outcome::Refused(reason);
+                    refused.insert((a, b), decision);
+                }
+            }
+        }
+        let mut kept: Vec<_> = refused
+            .into_iter()
+            .filter(|((a, b), _)| self.parent[*a as usize] == *a && self.parent[*b as usize] == *b)
+            .collect();
+        kept.sort_by_key(|(pair, _)| *pair);
+        fused.extend(kept.into_iter().map(|(_, d)| d));
+        fused
+    }
+
+    /// Puts every pair that `c` could form on the heap: with producers, consumers, and readers of the same values.
+    fn offer(&self, c: u32, cost: &CostModel, heap: &mut BinaryHeap<Entry>) {
+        let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut consider = |other: u32| {
+            let other = self.root(other);
+            if other == c || !self.fusable[other as usize] || seen.contains(&other) {
+                return;
+            }
+            seen.push(other);
+            let (a, b) = if self.order.at(c) < self.order.at(other) { (c, other) } else { (other, c) };
+            let us = self.decision(a, b, cost).estimated_us;
+            let versions = [self.clusters[a as usize].version, self.clusters[b as usize].version];
+            heap.push(((us * 1e3) as u64, Reverse((a, b)), versions));
+        };
+        for &n in &self.clusters[c as usize].nodes {
+            for v in &self.reads[n as usize] {
+                consider(v.node.index() as u32);
+                let readers = &self.readers[v.node.index()];
+                if readers.len() <= MAX_SIBLINGS && self.g.ty(*v).rank() > 0 {
+                    readers.iter().for_each(|&r| consider(r));
+                }
+            }
+            if self.g.node(NodeIndex::new(n as usize)).results[0].rank() > 0 || self.is_scalar(c) {
+                self.readers[n as usize].iter().for_each(|&r| consider(r));
+            }
+        }
+    }
+
+    /// All of the cluster works on scalars.
+    fn is_scalar(&self, c: u32) -> bool {
+        self.clusters[c as usize].nodes.iter().all(|&n| {
+            let n = NodeIndex::new(n as usize);
+            self.g.node(n).results[0].rank() == 0 && !matches!(self.g.op(n), Op::Reduce { .. })
+        })
+    }
+
+    /// What merging `a` (earlier) and `b` would save.
+    fn decision(&self, a: u32, b: u32, cost: &CostModel) -> Decision {
+        let inside = |n: u32| {
+            let r = self.root(n);
+            r == a || r == b
+        };
+        let mut bytes = 0u64;
+        let mut siblings = true;
+        let mut counted: SmallVec<[Value; 8]> = SmallVec::new();
+        let from_a: FxHashSet<Value> = self.clusters[a as usize]
+            .nodes
+            .iter()
+            .flat_map(|&n| self.reads[n as usize].iter().copied())
+            .collect();
+        for &n in &self.clusters[b as usize].nodes {
+            for &v in &self.reads[n as usize] {
+                if counted.contains(&v) {
+                    continue;
+                }
+                let producer = v.node.index() as u32;
+                let size = self.g.ty(v).bytes();
+                if self.root(producer) == a {
+                    siblings = false;
+                    counted.push(v);
+                    let escapes = self.is_output[producer as usize]
+                        || self.readers[producer as usize].iter().any(|&r| !inside(r));
+                    bytes += if escapes { size } else { 2 * size };
+                } else if from_a.contains(&v) {
+                    counted.push(v);
+                    bytes += size;
+                }
+            }
+        }
+        let id = |c: u32| {
+            let first = self.clusters[c as usize].nodes[0] as usize;
+            self.g.node(NodeIndex::new(first)).id
+        };
+        Decision {
+            producer: id(a),
+            consumer: id(b),
+            siblings,
+            outcome: Outcome::Fused,
+            bytes_saved: bytes,
+            launches_saved: 1,
+            estimated_us: bytes as f64 / cost.bytes_per_us + cost.launch_us,
+        }
+    }
+
+    /// Merges `b` into `a`, which stands earlier.
+    fn merge(&mut self, a: u32, b: u32) -> Result<u32, Reason> {
+        let (x, y) = (&self.clusters[a as usize].nodes, &self.clusters[b as usize].nodes);
+        let mut nodes: Vec<u32> = Vec::with_capacity(x.len() + y.len());
+        nodes.extend(x);
+        nodes.extend(y);
+        nodes.sort_unstable_by_key(|&n| self.position[n as usize]);
+        let indices: Vec<NodeIndex> = nodes.iter().map(|&n| NodeIndex::new(n as usize)).collect();
+        let body = Body::of(self.g, &indices)?;
+        if self.outputs_of(&nodes) + body.inputs.len() > MAX_ARGS {
+            return Err(Reason::TooManyArguments);
+        }
+        let forward = self.reached(a, b, Direction::Forward).ok_or(Reason::Cycle)?;
+        let backward = self.reached(b, a, Direction::Backward).ok_or(Reason::Cycle)?;
+        self.order.merge(a, b, forward, backward);
+        self.parent[b as usize] = a;
+        self.clusters[b as usize].nodes = Vec::new();
+        let kept = &mut self.clusters[a as usize];
+        kept.nodes = nodes;
+        kept.version += 1;
+        Ok(a)
+    }
+
+    fn outputs_of(&self, nodes: &[u32]) -> usize {
+        nodes
+            .iter()
+            .filter(|&&n| {
+                self.is_output[n as usize] || self.readers[n as usize].iter().any(|r| !nodes.contains(r))
+            })
+            .count()
+    }
+
+    /// Clusters between `from` and `to` in the order that `from` leads to (or, backward, that lead to it), without the
+    /// direct edges between the two. `None` where one of them is `to`.
+    fn reached(&self, from: u32, to: u32, direction: Direction) -> Option<Vec<u32>> {
+        let limit = self.order.at(to);
+        let mut seen: FxHashSet<u32> = FxHashSet::default();
+        let mut stack = vec![from];
+        while let Some(c) = stack.pop() {
+            let mut blocked = false;
+            let mut visit = |n: u32| {
+                let r = self.root(n);
+                if r == to {
+                    blocked |= c != from;
+                } else if r != from && direction.before(self.order.at(r), limit) && seen.insert(r) {
+                    stack.push(r);
+                }
+            };
+            for &n in &self.clusters[c as usize].nodes {
+                match direction {
+                    Direction::Forward => self.readers[n as usize].iter().for_each(|&r| visit(r)),
+                    Direction::Backward => {
+                        self.reads[n as usize].iter().for_each(|v| visit(v.node.index() as u32))
+                    }
+                }
+            }
+            if blocked {
+                return None;
+            }
+        }
+        Some(seen.into_iter().collect())
+    }
+
+    fn clusters(&self) -> Vec<Vec<NodeIndex>> {
+        let mut live: Vec<u32> = (0..self.clusters.len() as u32)
+            .filter(|&c| {
+                self.position[c as usize] != u32::MAX
+                    && self.parent[c as usize] == c
+                    && self.fusable[c as usize]
+            })
+            .collect();
+        live.sort_unstable_by_key(|&c| self.order.at(c));
+        let nodes =
+            |c: u32| self.clusters[c as usize].nodes.iter().map(|&n| NodeIndex::new(n as usize)).collect();
+        live.into_iter().map(nodes).collect()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+impl Direction {
+    fn before(self, at: u32, limit: u32) -> bool {
+        match self {
+            Direction::Forward => at < limit,
+            Direction::Backward => at > limit,
+        }
+    }
+}
+
+/// Replaces these nodes by one `fused` node whose region is a copy of them and of the free nodes they read. It takes
+/// the id of the first, so that dumps before and after compare and the order of the program stays.
+fn outline(g: &mut Graph, nodes: &[NodeIndex], is_output: &[bool]) {
+    let mut region = Graph::new("region");
+    let mut operands: Vec<Value> = Vec::new();
+    // From values of `g` to values of the region.
+    let mut copied: FxHashMap<Value, Value> = FxHashMap::default();
+    // Inputs first, in the order of reading.
+    for &n in nodes {
+        for v in g.operands(n) {
+            if let Resolved::Value(from, _) = resolve(g, v)
+                && !nodes.contains(&from.node)
+                && !copied.contains_key(&from)
+            {
+                let name = format!("p{}", operands.len());
+                copied.insert(from, region.new_input(&name, g.ty(from).clone(), Role::Data));
+                operands.push(from);
+            }
+        }
+    }
+    for &n in nodes {
+        let mut args: SmallVec<[Value; 4]> = SmallVec::new();
+        for v in g.operands(n) {
+            args.push(copy_operand(g, &mut region, &mut copied, v));
+        }
+        let node = g.node(n);
+        let made = region.add(node.op.clone(), &args, &node.results);
+        copied.insert(n.into(), made.into());
+    }
+    let mut results: Vec<Value> = Vec::new();
+    let mut types: Vec<TensorType> = Vec::new();
+    for &n in nodes {
+        let v = Value::from(n);
+        let leaves = is_output[n.index()]
+            || g.uses(v).iter().any(|&(user, _)| read_outside(g, nodes, is_output, user));
+        if leaves {
+            region.output(&format!("r{}", results.len()), copied[&v]);
+            results.push(v);
+            types.push(g.ty(v).clone());
+        }
+    }
+    let id = nodes.iter().map(|&n| g.node(n).id).min().unwrap_or(0);
+    let scope = nodes.last().and_then(|&n| g.node(n).scope.clone());
+    let fused = g.add_with_id(id, Op::Fused { region: Box::new(region) }, &operands, &types, scope);
+    for (k, &v) in results.iter().enumerate() {
+        g.replace(v, Value { node: fused, result: k as u16 });
+    }
+    for &n in nodes.iter().rev() {
+        if g.consumers(n).is_empty() {
+            g.remove(n);
+        }
+    }
+}
+
+/// The region's copy of an operand, making the free nodes on the way.
+fn copy_operand(g: &Graph, region: &mut Graph, copied: &mut FxHashMap<Value, Value>, v: Value) -> Value {
+    if let Some(&done) = copied.get(&v) {
+        return done;
+    }
+    let node = g.node(v.node);
+    let mut args: SmallVec<[Value; 1]> = SmallVec::new();
+    for from in g.operands(v.node) {
+        args.push(copy_operand(g, region, copied, from));
+    }
+    let made: Value = region.add(node.op.clone(), &args, &node.results).into();
+    copied.insert(v, made);
+    made
+}
+
+/// Is this reader, or through a broadcast one of its readers, outside these nodes?
+fn read_outside(g: &Graph, nodes: &[NodeIndex], is_output: &[bool], reader: NodeIndex) -> bool {
+    if nodes.contains(&reader) {
+        return false;
+    }
+    if !matches!(g.op(reader), Op::Broadcast { .. }) {
+        return true;
+    }
+    is_output[reader.index()] || g.consumers(reader).iter().any(|&c| read_outside(g, nodes, is_output, c))
+}

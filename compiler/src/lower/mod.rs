@@ -1,0 +1,24 @@
+//! Lowering: from a fused graph to a program, and from its kernels to MLIR text.
+
+pub mod kernel;
+mod movement;
+pub mod product;
+pub mod program;
+mod region;
+mod scalar;
+mod schedule;
+mod storage;
+mod waves;
+
+pub use program::{LowerError, Lowered, lower};
+
+use kernel::{KernelSpec, Kind};
+
+/// One function of MLIR text for this kernel, named by its symbol.
+pub fn mlir_function(spec: &KernelSpec) -> String {
+    let name = spec.symbol();
+    match &spec.kind {
+        Kind::Region(body) => region::emit(spec, body, &name),
+        Kind::Move { .. } | Kind::Finish { .. } => movement::emit(spec, &name),
+    }
+}

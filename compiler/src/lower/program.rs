@@ -1,0 +1,381 @@
+//! From a fused graph to a program: storage for every value, an order, a place in memory, and a list of launches in
+//! waves. No machine code is made here; the kernels it needs come out as specs.
+
+use super::kernel::{KernelSpec, Output, may_overwrite, partial};
+use super::product::gemm_of;
+use super::schedule::{Update, schedule};
+use super::storage::Storages;
+use super::waves::Waves;
+use crate::fuse::body::{Body, Reduction, is_free, is_item};
+use crate::graph::{Graph, Library, Op, ReduceKind, TensorType, Value};
+use crate::memory;
+use isoflop_kernels::DType;
+use isoflop_kernels::cpu::attention::RelAttention;
+use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Launch, Program};
+use petgraph::stable_graph::NodeIndex;
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LowerError {
+    #[error("{op} (node %{id}) has no CPU code: {why}")]
+    Unsupported { op: &'static str, id: u32, why: String },
+}
+
+/// A program and the kernels that its `Generated` launches need, in the order of `Program::kernels`.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    pub program: Program,
+    pub kernels: Vec<KernelSpec>,
+}
+
+/// One launch before buffers have places: storages instead of buffers.
+struct Step {
+    call: Call,
+    /// Storage of each argument.
+    args: Vec<usize>,
+    /// Which arguments are written.
+    writes: Vec<bool>,
+    label: String,
+    flops: u64,
+}
+
+/// A fused or single-node region as the program sees it.
+struct Region {
+    body: Body,
+    /// Operand position of each input of the body.
+    operands: Vec<usize>,
+    outputs: Vec<Output>,
+}
+
+pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
+    let regions = regions(g)?;
+    let updates = in_place_updates(g, &regions);
+    let pairs: Vec<Update> = updates.iter().map(|u| u.update).collect();
+    let (order, dropped) = schedule(g, &pairs);
+    let mut storages = Storages::of(g, &order);
+    let mut in_place: FxHashMap<(NodeIndex, usize), usize> = FxHashMap::default();
+    for u in &updates {
+        if !dropped.contains(&u.update) {
+            storages.alias_state(u.value, u.update.input);
+            in_place.insert((u.update.writer, u.output), u.input_of_body);
+        }
+    }
+    storages.assign_outputs(g);
+    let mut steps = Steps {
+        g,
+        regions,
+        storages,
+        in_place,
+        kernels: Vec::new(),
+        kernel_at: FxHashMap::default(),
+        list: Vec::new(),
+    };
+    for &n in &order {
+        steps.node(n)?;
+    }
+    steps.copy_outputs();
+    Ok(steps.finish())
+}
+
+/// Bodies of all fused nodes.
+fn regions(g: &Graph) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
+    let mut out = FxHashMap::default();
+    for n in g.nodes.node_indices() {
+        let Op::Fused { region } = g.op(n) else { continue };
+        let items: Vec<NodeIndex> =
+            region.topological().into_iter().filter(|&m| is_item(region.op(m))).collect();
+        let unsupported = |why: String| LowerError::Unsupported { op: "fused", id: g.node(n).id, why };
+        let other = region
+            .nodes
+            .node_weights()
+            .find(|m| !is_item(&m.op) && !is_free(&m.op) && !matches!(m.op, Op::Input { .. }));
+        if let Some(m) = other {
+            return Err(unsupported(format!("a region cannot hold {}", m.op.mnemonic())));
+        }
+        let body = Body::of(region, &items).map_err(|r| unsupported(r.sentence().to_string()))?;
+        let operands = body
+            .inputs
+            .iter()
+            .map(|v| region.inputs.iter().position(|&i| i == v.node).ok_or(v))
+            .collect::<Result<Vec<usize>, _>>()
+            .map_err(|_| unsupported("it reads a value that is not one of its inputs".into()))?;
+        let mut outputs = Vec::new();
+        for o in &region.outputs {
+            let item = body.items.iter().position(|i| i.node == o.value.node);
+            let item = item.ok_or_else(|| unsupported("an output is not computed in the region".into()))?;
+            outputs.push(Output { item, ty: body.items[item].result.clone(), in_place: None });
+        }
+        out.insert(n, Region { body, operands, outputs });
+    }
+    Ok(out)
+}
+
+struct InPlaceUpdate {
+    update: Update,
+    value: Value,
+    output: usize,
+    input_of_body: usize,
+}
+
+/// Graph outputs that are the next value of a state input and may be written over it.
+fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<InPlaceUpdate> {
+    let mut out: Vec<InPlaceUpdate> = Vec::new();
+    for o in &g.outputs {
+        let Some(old) = g.input(&o.name) else { continue };
+        let Some(region) = regions.get(&o.value.node) else { continue };
+        let operands = g.operands(o.value.node);
+        let k = o.value.result as usize;
+        let Some(input) = region.operands.iter().position(|&p| operands[p] == old) else { continue };
+        let taken = out
+            .iter()
+            .any(|u| u.update.writer == o.value.node && (u.input_of_body == input || u.output == k));
+        if !taken && may_overwrite(&region.body, &region.outputs, region.outputs[k].item, input) {
+            out.push(InPlaceUpdate {
+                update: Update { input: old.node, writer: o.value.node },
+                value: o.value,
+                output: k,
+                input_of_body: input,
+            });
+        }
+    }
+    out
+}
+
+struct Steps<'a> {
+    g: &'a Graph,
+    regions: FxHashMap<NodeIndex, Region>,
+    storages: Storages,
+    in_place: FxHashMap<(NodeIndex, usize), usize>,
+    kernels: Vec<KernelSpec>,
+    kernel_at: FxHashMap<String, u32>,
+    list: Vec<Step>,
+}
+
+impl Steps<'_> {
+    fn kernel(&mut self, spec: KernelSpec) -> Call {
+        let symbol = spec.symbol();
+        let next = self.kernels.len() as u32;
+        let kernel = *self.kernel_at.entry(symbol).or_insert(next);
+        if kernel == next {
+            self.kernels.push(spec);
+        }
+        Call::Generated { kernel }
+    }
+
+    fn push(&mut self, call: Call, reads: &[usize], writes: &[usize], label: &str, flops: u64) {
+        let mut args = reads.to_vec();
+        args.extend(writes);
+        let flags = (0..args.len()).map(|i| i >= reads.len()).collect();
+        for &s in &args {
+            self.storages.touch(s, self.list.len());
+        }
+        self.list.push(Step { call, args, writes: flags, label: label.to_string(), flops });
+    }
+
+    fn node(&mut self, n: NodeIndex) -> Result<(), LowerError> {
+        let g = self.g;
+        let node = g.node(n);
+        let label = node.scope.as_deref().unwrap_or("").to_string();
+        let operands = g.operands(n);
+        let reads: Vec<usize> = operands.iter().map(|&v| self.storages.of_value(v)).collect();
+        let result = self.storages.of_value(n.into());
+        match &node.op {
+            Op::Input { .. } | Op::Reshape => {}
+            Op::Fused { .. } => self.region(n, &reads, &label),
+            Op::Dot { .. } => {
+                let unsupported =
+                    |why: &str| LowerError::Unsupported { op: "dot", id: node.id, why: why.into() };
+                if node.results[0].dtype != DType::F32 {
+                    return Err(unsupported("products are f32 here"));
+                }
+                let gemm = gemm_of(g, n).ok_or_else(|| unsupported("run `legalize` first"))?;
+                let flops = gemm.flops();
+                self.push(Call::Gemm(gemm), &reads, &[result], &label, flops);
+            }
+            Op::Gather => {
+                let (table, rows) = (g.ty(operands[0]), g.ty(operands[1]).elements());
+                let vocab = table.shape[0];
+                let width = table.elements() / vocab.max(1);
+                self.need_f32(n, table)?;
+                self.push(Call::Gather { rows, width, vocab }, &reads, &[result], &label, 0);
+            }
+            Op::ScatterAdd { vocab } => {
+                let rows = g.ty(operands[0]).elements();
+                let width = node.results[0].elements() / (*vocab).max(1);
+                self.need_f32(n, &node.results[0])?;
+                self.push(Call::ScatterAdd { rows, width, vocab: *vocab }, &reads, &[result], &label, 0);
+            }
+            Op::Call(library) => self.library(n, library, &reads, &label),
+            Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
+                let why = "this program runs in one process".to_string();
+                return Err(LowerError::Unsupported { op: node.op.mnemonic(), id: node.id, why });
+            }
+            op => {
+                if matches!(op, Op::Reduce { .. }) || is_free(op) || !is_item(op) {
+                    let types = operands.iter().map(|&v| g.ty(v).clone()).collect();
+                    let spec = KernelSpec::movement(op.clone(), types, node.results[0].clone());
+                    let call = self.kernel(spec);
+                    self.push(call, &reads, &[result], &label, 0);
+                } else {
+                    let why = "run `fuse` first: elementwise operations become kernels there".to_string();
+                    return Err(LowerError::Unsupported { op: op.mnemonic(), id: node.id, why });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn need_f32(&self, n: NodeIndex, t: &TensorType) -> Result<(), LowerError> {
+        if t.dtype == DType::F32 {
+            return Ok(());
+        }
+        let node = self.g.node(n);
+        Err(LowerError::Unsupported { op: node.op.mnemonic(), id: node.id, why: format!("{t} is not f32") })
+    }
+
+    fn region(&mut self, n: NodeIndex, operand_storages: &[usize], label: &str) {
+        let Some(Region { body, operands, mut outputs }) = self.regions.remove(&n) else { return };
+        let reads: Vec<usize> = operands.iter().map(|&p| operand_storages[p]).collect();
+        let results: Vec<usize> =
+            (0..outputs.len()).map(|k| self.storages.of_value(Value { node: n, result: k as u16 })).collect();
+        for (k, o) in outputs.iter_mut().enumerate() {
+            o.in_place = self.in_place.get(&(n, k)).copied();
+        }
+        self.reuse_dead_inputs(n, &body, &mut outputs, &reads, &results);
+        let spec = KernelSpec::region(body, outputs);
+        let tasks = spec.tasks();
+        let super::kernel::Kind::Region(body) = &spec.kind else { return };
+        let mut writes = Vec::new();
+        let mut finishes = Vec::new();
+        for (k, o) in spec.outputs.iter().enumerate() {
+            if o.in_place.is_some() {
+                continue;
+            }
+            let item = &body.items[o.item];
+            match partial(body, item) {
+                Some(r) if tasks > 1 => {
+                    let width = if r == Reduction::Column { o.ty.elements() } else { 1 };
+                    let ty = TensorType::new(o.ty.dtype, &[tasks, width]);
+                    let parts = self.storages.temporary(&ty);
+                    let max = matches!(item.op, Op::Reduce { kind: ReduceKind::Max, .. });
+                    finishes.push((parts, results[k], KernelSpec::finish(tasks, width, max)));
+                    writes.push(parts);
+                }
+                _ => writes.push(results[k]),
+            }
+        }
+        // An input that is overwritten is an argument once, and written.
+        let overwritten: Vec<usize> = spec.outputs.iter().filter_map(|o| o.in_place).collect();
+        let n_reads = reads.len();
+        let call = self.kernel(spec);
+        self.push(call, &reads, &writes, label, 0);
+        if let Some(step) = self.list.last_mut() {
+            for i in overwritten.into_iter().filter(|&i| i < n_reads) {
+                step.writes[i] = true;
+            }
+        }
+        for (parts, result, finish) in finishes {
+            let call = self.kernel(finish);
+            self.push(call, &[parts], &[result], label, 0);
+        }
+    }
+
+    /// Results that may overwrite an input nobody reads later take its storage.
+    fn reuse_dead_inputs(
+        &mut self,
+        n: NodeIndex,
+        body: &Body,
+        outputs: &mut [Output],
+        reads: &[usize],
+        results: &[usize],
+    ) {
+        for k in 0..outputs.len() {
+            if outputs[k].in_place.is_some() || !self.storages.is_temporary(results[k]) {
+                continue;
+            }
+            let free = (0..reads.len()).find(|&i| {
+                self.storages.dies_at(reads[i], n)
+                    && self.storages.is_temporary(reads[i])
+                    && self.storages.bytes(reads[i]) == self.storages.bytes(results[k])
+                    && reads.iter().filter(|&&s| s == reads[i]).count() == 1
+                    && !outputs.iter().any(|o| o.in_place == Some(i))
+                    && may_overwrite(body, outputs, outputs[k].item, i)
+            });
+            if let Some(i) = free {
+                outputs[k].in_place = Some(i);
+                self.storages.merge(results[k], reads[i]);
+            }
+        }
+    }
+
+    fn library(&mut self, n: NodeIndex, library: &Library, reads: &[usize], label: &str) {
+        let (Library::RelAttention(c) | Library::RelAttentionGrad(c)) = library;
+        let dims = RelAttention { batch: c.batch, seq: c.seq, heads: c.heads, d_head: c.d_head };
+        let forward = matches!(library, Library::RelAttention(_));
+        let (call, workspace, flops) = if forward {
+            (Call::RelAttentionForward(dims), dims.forward_workspace(), dims.forward_flops())
+        } else {
+            (Call::RelAttentionBackward(dims), dims.backward_workspace(), dims.backward_flops())
+        };
+        let results = self.g.node(n).results.len() as u16;
+        let mut writes: Vec<usize> =
+            (0..results).map(|k| self.storages.of_value(Value { node: n, result: k })).collect();
+        writes.push(self.storages.temporary(&TensorType::f32(&[workspace.max(1)])));
+        self.push(call, reads, &writes, label, flops);
+    }
+
+    /// Outputs whose value lives elsewhere are copied when all else is done.
+    fn copy_outputs(&mut self) {
+        for (from, to) in self.storages.copies() {
+            let bytes = self.storages.bytes(to);
+            self.push(Call::Copy { bytes }, &[from], &[to], "output", 0);
+        }
+    }
+
+    fn finish(self) -> Lowered {
+        let Steps { storages, kernels, list, .. } = self;
+        let (lifetimes, placed) = storages.lifetimes();
+        let placement = memory::place(&lifetimes);
+        let (buffers, buffer_of) = storages.buffers(&placed, &placement.offsets);
+        let mut waves = Waves::new(&buffers);
+        let mut launches = Vec::with_capacity(list.len());
+        for step in list {
+            let args: Vec<BufferId> = step.args.iter().map(|&s| buffer_of[storages.root(s)]).collect();
+            let wave = waves.place(&args, &step.writes);
+            let mut distinct = args.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            let bytes = distinct.iter().map(|&b| buffers[b as usize].bytes()).sum();
+            let Step { call, label, flops, .. } = step;
+            launches.push(Launch { call, args, wave, label, flops, bytes });
+        }
+        let declared = kernels
+            .iter()
+            .map(|k| GeneratedKernel {
+                symbol: k.symbol(),
+                n_args: n_args(k),
+                rows: k.rows as u64,
+                rows_per_task: k.rows_per_task as u64,
+            })
+            .collect();
+        let program = Program {
+            name: self.g.name.clone(),
+            buffers,
+            arena_bytes: placement.bytes,
+            arena_lower_bound: placement.lower_bound,
+            kernels: declared,
+            launches,
+        };
+        Lowered { program, kernels }
+    }
+}
+
+fn n_args(k: &KernelSpec) -> u32 {
+    use super::kernel::Kind;
+    (match &k.kind {
+        Kind::Region(b) => b.inputs.len() + k.outputs.iter().filter(|o| o.in_place.is_none()).count(),
+        Kind::Move { operands, .. } => operands.len() + 1,
+        Kind::Finish { .. } => 2,
+    }) as u32
+}

@@ -1,0 +1,292 @@
+//! MLIR text of one scalar operation of a kernel's body. Transcendental functions are polynomials, because the
+//! library's stay scalar calls inside loops; they vectorise like any other arithmetic.
+
+use crate::graph::{Binary, Comparison, Op, ReduceKind, Unary};
+use isoflop_kernels::DType;
+use std::fmt::Write;
+
+/// Hands out SSA names.
+#[derive(Default)]
+pub struct Names {
+    next: usize,
+}
+
+impl Names {
+    pub fn fresh(&mut self) -> String {
+        self.next += 1;
+        format!("%v{}", self.next)
+    }
+}
+
+/// Element type inside a kernel: bool is one bit there and one byte in memory.
+pub fn register(d: DType) -> &'static str {
+    match d {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::Bf16 => "bf16",
+        DType::I32 => "i32",
+        DType::Bool => "i1",
+    }
+}
+
+pub fn memory(d: DType) -> &'static str {
+    match d {
+        DType::Bool => "i8",
+        _ => register(d),
+    }
+}
+
+/// A constant of this type.
+pub fn constant(out: &mut String, names: &mut Names, value: f64, d: DType) -> String {
+    let v = names.fresh();
+    let ty = register(d);
+    let _ = match d {
+        DType::Bool => writeln!(out, "{v} = arith.constant {}", value != 0.0),
+        DType::I32 => writeln!(out, "{v} = arith.constant {} : i32", value as i32),
+        DType::F64 => writeln!(out, "{v} = arith.constant 0x{:016X} : {ty}", value.to_bits()),
+        DType::Bf16 => writeln!(out, "{v} = arith.constant 0x{:04X} : {ty}", (value as f32).to_bits() >> 16),
+        DType::F32 => writeln!(out, "{v} = arith.constant 0x{:08X} : {ty}", (value as f32).to_bits()),
+    };
+    v
+}
+
+/// Writes `op` on operands of type `from`; the result has type `to`.
+pub fn operation(
+    out: &mut String,
+    names: &mut Names,
+    op: &Op,
+    args: &[String],
+    from: DType,
+    to: DType,
+) -> String {
+    match op {
+        Op::Unary(u) => unary(out, names, *u, &args[0], from),
+        Op::Binary(b) => {
+            let float = from.is_float();
+            let name = match (b, float) {
+                (Binary::Add, true) => "arith.addf",
+                (Binary::Sub, true) => "arith.subf",
+                (Binary::Mul, true) => "arith.mulf",
+                (Binary::Div, true) => "arith.divf",
+                (Binary::Max, true) => "arith.maximumf",
+                (Binary::Min, true) => "arith.minimumf",
+                (Binary::Pow, true) => "math.powf",
+                (Binary::Add, false) => "arith.addi",
+                (Binary::Sub, false) => "arith.subi",
+                (Binary::Mul, false) => "arith.muli",
+                (Binary::Div, false) => "arith.divsi",
+                (Binary::Max, false) => "arith.maxsi",
+                (Binary::Min, false) => "arith.minsi",
+                (Binary::Pow, false) => "math.ipowi",
+            };
+            // One rounding instead of two where a product is added: allowed, and the same for every thread.
+            let flags = if float && !matches!(b, Binary::Pow) { " fastmath<contract>" } else { "" };
+            assign(out, names, &format!("{name} {}, {}{flags} : {}", args[0], args[1], register(from)))
+        }
+        Op::Compare(c) => {
+            let (name, predicate) = match (c, from.is_float()) {
+                (Comparison::Eq, true) => ("cmpf", "oeq"),
+                (Comparison::Ne, true) => ("cmpf", "une"),
+                (Comparison::Lt, true) => ("cmpf", "olt"),
+                (Comparison::Le, true) => ("cmpf", "ole"),
+                (Comparison::Gt, true) => ("cmpf", "ogt"),
+                (Comparison::Ge, true) => ("cmpf", "oge"),
+                (Comparison::Eq, false) => ("cmpi", "eq"),
+                (Comparison::Ne, false) => ("cmpi", "ne"),
+                (Comparison::Lt, false) => ("cmpi", "slt"),
+                (Comparison::Le, false) => ("cmpi", "sle"),
+                (Comparison::Gt, false) => ("cmpi", "sgt"),
+                (Comparison::Ge, false) => ("cmpi", "sge"),
+            };
+            assign(
+                out,
+                names,
+                &format!("arith.{name} {predicate}, {}, {} : {}", args[0], args[1], register(from)),
+            )
+        }
+        Op::Select => assign(
+            out,
+            names,
+            &format!("arith.select {}, {}, {} : {}", args[0], args[1], args[2], register(to)),
+        ),
+        Op::Cast => cast(out, names, &args[0], from, to),
+        _ => unreachable!("{} is not elementwise", op.mnemonic()),
+    }
+}
+
+/// Combines two partial results of a reduction.
+pub fn combine(out: &mut String, names: &mut Names, kind: ReduceKind, a: &str, b: &str, d: DType) -> String {
+    let ty = register(d);
+    let name = match (kind, d.is_float()) {
+        (ReduceKind::Sum, true) => "arith.addf",
+        (ReduceKind::Sum, false) => "arith.addi",
+        // A NaN among the operands shows in the sum that follows every maximum of ours.
+        (ReduceKind::Max, true) => "arith.maxnumf",
+        (ReduceKind::Max, false) => "arith.maxsi",
+    };
+    let flags = match (kind, d.is_float()) {
+        (ReduceKind::Sum, true) => " fastmath<reassoc,contract,nsz>",
+        (ReduceKind::Max, true) => " fastmath<nnan,nsz>",
+        _ => "",
+    };
+    assign(out, names, &format!("{name} {a}, {b}{flags} : {ty}"))
+}
+
+fn assign(out: &mut String, names: &mut Names, text: &str) -> String {
+    let v = names.fresh();
+    let _ = writeln!(out, "{v} = {text}");
+    v
+}
+
+fn cast(out: &mut String, names: &mut Names, x: &str, from: DType, to: DType) -> String {
+    let (a, b) = (register(from), register(to));
+    if from == to {
+        return x.to_string();
+    }
+    let name = match (from, to) {
+        (DType::Bool, t) if t.is_float() => "arith.uitofp",
+        (DType::Bool, _) => "arith.extui",
+        (f, DType::Bool) => {
+            let zero = constant(out, names, 0.0, f);
+            let test = if f.is_float() { "arith.cmpf une" } else { "arith.cmpi ne" };
+            return assign(out, names, &format!("{test}, {x}, {zero} : {a}"));
+        }
+        (DType::I32, _) => "arith.sitofp",
+        (_, DType::I32) => "arith.fptosi",
+        (f, t) if f.bytes() < t.bytes() => "arith.extf",
+        _ => "arith.truncf",
+    };
+    assign(out, names, &format!("{name} {x} : {a} to {b}"))
+}
+
+fn unary(out: &mut String, names: &mut Names, u: Unary, x: &str, d: DType) -> String {
+    let ty = register(d);
+    let mut simple = |text: String| assign(out, names, &format!("{text} : {ty}"));
+    match u {
+        Unary::StopGradient => x.to_string(),
+        Unary::Neg if d == DType::I32 => {
+            let zero = constant(out, names, 0.0, d);
+            assign(out, names, &format!("arith.subi {zero}, {x} : i32"))
+        }
+        Unary::Abs if d == DType::I32 => simple(format!("math.absi {x}")),
+        Unary::Neg => simple(format!("arith.negf {x}")),
+        Unary::Abs => simple(format!("math.absf {x}")),
+        Unary::Log => simple(format!("math.log {x}")),
+        Unary::Sqrt => simple(format!("math.sqrt {x}")),
+        Unary::Sin => simple(format!("math.sin {x}")),
+        Unary::Cos => simple(format!("math.cos {x}")),
+        Unary::Rsqrt => {
+            let root = simple(format!("math.sqrt {x}"));
+            let one = constant(out, names, 1.0, d);
+            assign(out, names, &format!("arith.divf {one}, {root} : {ty}"))
+        }
+        Unary::Exp if d == DType::F32 => Poly { out, names }.exp(x),
+        Unary::Tanh if d == DType::F32 => Poly { out, names }.tanh(x),
+        Unary::Exp => simple(format!("math.exp {x}")),
+        Unary::Tanh => simple(format!("math.tanh {x}")),
+    }
+}
+
+/// f32 polynomials (coefficients of the Cephes library's expf and tanhf, Moshier 1992).
+struct Poly<'a> {
+    out: &'a mut String,
+    names: &'a mut Names,
+}
+
+impl Poly<'_> {
+    fn c(&mut self, value: f64) -> String {
+        constant(self.out, self.names, value, DType::F32)
+    }
+
+    fn f(&mut self, name: &str, a: &str, b: &str) -> String {
+        assign(self.out, self.names, &format!("arith.{name} {a}, {b} fastmath<contract> : f32"))
+    }
+
+    /// No contraction: the rounding trick below must round.
+    fn exact(&mut self, name: &str, a: &str, b: &str) -> String {
+        assign(self.out, self.names, &format!("arith.{name} {a}, {b} : f32"))
+    }
+
+    /// a * b + c, in one rounding.
+    fn fma(&mut self, a: &str, b: &str, c: &str) -> String {
+        let product = self.f("mulf", a, b);
+        self.f("addf", &product, c)
+    }
+
+    fn horner(&mut self, x: &str, coefficients: &[f64]) -> String {
+        let mut p = self.c(coefficients[0]);
+        for &c in &coefficients[1..] {
+            let c = self.c(c);
+            p = self.fma(&p, x, &c);
+        }
+        p
+    }
+
+    fn select(&mut self, predicate: &str, a: &str, b: &str, on_true: &str, on_false: &str) -> String {
+        let hit = assign(self.out, self.names, &format!("arith.cmpf {predicate}, {a}, {b} : f32"));
+        assign(self.out, self.names, &format!("arith.select {hit}, {on_true}, {on_false} : f32"))
+    }
+
+    /// exp(x): 0 below -87.3, infinity above 88.7, NaN for NaN; relative error below 2e-7 between.
+    fn exp(&mut self, x: &str) -> String {
+        let (low, high) = (self.c(-87.33), self.c(88.72));
+        let above = self.select("ogt", x, &low, x, &low);
+        let within = self.select("olt", &above, &high, &above, &high);
+        let log2e = self.c(std::f64::consts::LOG2_E);
+        let scaled = self.exact("mulf", &within, &log2e);
+        // Adding 1.5 * 2^23 rounds to an integer.
+        let magic = self.c(12_582_912.0);
+        let shifted = self.exact("addf", &scaled, &magic);
+        let n = self.exact("subf", &shifted, &magic);
+        let (hi, lo) = (self.c(-0.693_359_375), self.c(2.121_944_4e-4));
+        let r = self.fma(&n, &hi, &within);
+        let r = self.fma(&n, &lo, &r);
+        let p =
+            self.horner(&r, &[1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
+        let r2 = self.f("mulf", &r, &r);
+        let one = self.c(1.0);
+        let r1 = self.f("addf", &r, &one);
+        let p = self.fma(&p, &r2, &r1);
+        let n = assign(self.out, self.names, &format!("arith.fptosi {n} : f32 to i32"));
+        // 2^n in two factors, so that n = 128 does not overflow before the product does.
+        let half = constant(self.out, self.names, 1.0, DType::I32);
+        let n1 = assign(self.out, self.names, &format!("arith.shrsi {n}, {half} : i32"));
+        let n2 = assign(self.out, self.names, &format!("arith.subi {n}, {n1} : i32"));
+        let p = self.times_power(&p, &n1);
+        let p = self.times_power(&p, &n2);
+        let zero = self.c(0.0);
+        let p = self.select("olt", x, &low, &zero, &p);
+        let infinity = self.c(f64::INFINITY);
+        let p = self.select("ogt", x, &high, &infinity, &p);
+        self.select("uno", x, x, x, &p)
+    }
+
+    fn times_power(&mut self, p: &str, n: &str) -> String {
+        let bias = constant(self.out, self.names, 127.0, DType::I32);
+        let shift = constant(self.out, self.names, 23.0, DType::I32);
+        let e = assign(self.out, self.names, &format!("arith.addi {n}, {bias} : i32"));
+        let bits = assign(self.out, self.names, &format!("arith.shli {e}, {shift} : i32"));
+        let power = assign(self.out, self.names, &format!("arith.bitcast {bits} : i32 to f32"));
+        self.f("mulf", p, &power)
+    }
+
+    /// tanh(x): a polynomial near zero, 1 - 2 / (exp(2|x|) + 1) with x's sign elsewhere; NaN for NaN.
+    fn tanh(&mut self, x: &str) -> String {
+        let x2 = self.f("mulf", x, x);
+        let p = self
+            .horner(&x2, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_3e-1, -3.333_328e-1]);
+        let p = self.f("mulf", &p, &x2);
+        let near = self.fma(&p, x, x);
+        let size = assign(self.out, self.names, &format!("math.absf {x} : f32"));
+        let two = self.c(2.0);
+        let one = self.c(1.0);
+        let doubled = self.f("mulf", &size, &two);
+        let e = self.exp(&doubled);
+        let below = self.f("addf", &e, &one);
+        let q = self.f("divf", &two, &below);
+        let far = self.f("subf", &one, &q);
+        let far = assign(self.out, self.names, &format!("math.copysign {far}, {x} : f32"));
+        let edge = self.c(0.625);
+        self.select("olt", &size, &edge, &near, &far)
+    }
+}
