@@ -108,7 +108,11 @@ pub enum Call {
     /// args: indices [rows] i32, updates [rows, width] f32, out [vocab, width] f32.
     ScatterAdd { rows: usize, width: usize, vocab: usize },
     /// args: source, destination; `bytes` copied.
-    Copy { bytes: u64 },
+    Copy {
+        // In JSON a call's fields stand beside the launch's own, which have `bytes` already.
+        #[serde(rename = "copied_bytes")]
+        bytes: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,7 +151,12 @@ impl Program {
     pub fn bytes_in(&self, space: Space) -> u64 {
         match space {
             Space::Arena => self.arena_bytes,
-            _ => self.buffers.iter().filter(|b| b.space == space).map(|b| b.bytes().next_multiple_of(ALIGN)).sum(),
+            _ => self
+                .buffers
+                .iter()
+                .filter(|b| b.space == space)
+                .map(|b| b.bytes().next_multiple_of(ALIGN))
+                .sum(),
         }
     }
 

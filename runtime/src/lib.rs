@@ -3,8 +3,10 @@
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod exec;
 pub mod lease;
 pub mod metrics;
+pub mod pool;
 pub mod rundir;
 pub mod status;
 pub mod tensorboard;
