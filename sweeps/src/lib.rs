@@ -7,5 +7,6 @@ pub mod family;
 pub mod file;
 pub mod fit;
 pub mod plan;
+pub mod report;
 pub mod status;
 pub mod study;

@@ -173,15 +173,17 @@ fn inputs(
         flops_conventions: conventions.into_iter().collect(),
         flops_per_param_token,
         flops: compute.fold([f64::INFINITY, 0.0], |m, c| [m[0].min(c), m[1].max(c)]),
+        targets: options.targets.clone(),
     }
 }
 
-/// Compute at which the laws are evaluated: from the least to ten times the most, and every target.
+/// Compute at which the laws are evaluated: from the least to ten times the most, the most, and every target.
 fn grid([low, high]: [f64; 2], targets: &[f64]) -> Vec<f64> {
     let end = targets.iter().copied().fold(BEYOND * high, f64::max);
     let mut grid: Vec<f64> =
         (0..GRID).map(|i| low * (end / low).powf(i as f64 / (GRID - 1) as f64)).collect();
     grid.extend(targets);
+    grid.extend([high, BEYOND * high]);
     grid.sort_by(f64::total_cmp);
     grid.dedup();
     grid

@@ -292,6 +292,8 @@ pub struct Inputs {
     pub flops_per_param_token: f64,
     /// Least and most FLOPs of the runs fitted.
     pub flops: [f64; 2],
+    /// FLOPs at which the optimum was asked for.
+    pub targets: Vec<f64>,
 }
 
 /// All approaches, side by side. Serialises to fit.json.

@@ -144,21 +144,10 @@ pub(crate) fn of_minima(minima: &[IsoflopMinimum], fitted: bool) -> Vec<Warning>
                     m.curvature_error.map(|e| format!(", standard error {e:.2e}")).unwrap_or_default()
                 ),
             )),
-            (MinimumFlag::Interior, Some(params)) => {
-                let factor = (params / m.tried[0]).max(m.tried[1] / params);
-                if factor > PARABOLA_REACH {
-                    found.push(warning(
-                        WarningCode::WideGrid,
-                        factor,
-                        format!(
-                            "At {budget} FLOPs the sizes reach {factor:.0} times away from the minimum, where the loss is not a parabola: its minimum is biased. Prefer approach 3, or fit sizes within {PARABOLA_REACH:.0} times."
-                        ),
-                    ));
-                }
-            }
-            (MinimumFlag::Interior, None) => {}
+            (MinimumFlag::Interior, _) => {}
         }
     }
+    found.extend(wide(minima));
     let used = minima.iter().filter(|m| m.flag == MinimumFlag::Interior).count();
     if fitted && used == 2 {
         found.push(warning(
@@ -168,6 +157,25 @@ pub(crate) fn of_minima(minima: &[IsoflopMinimum], fitted: bool) -> Vec<Warning>
         ));
     }
     found
+}
+
+/// Budgets whose sizes reach beyond where the loss is a parabola.
+fn wide(minima: &[IsoflopMinimum]) -> Option<Warning> {
+    let factor = |m: &IsoflopMinimum| m.params.map_or(1.0, |p| (p / m.tried[0]).max(m.tried[1] / p));
+    let far: Vec<&IsoflopMinimum> =
+        minima.iter().filter(|m| m.flag == MinimumFlag::Interior && factor(m) > PARABOLA_REACH).collect();
+    let most = far.iter().map(|m| factor(m)).fold(0.0, f64::max);
+    let names: Vec<String> = far.iter().map(|m| flops(m.budget)).collect();
+    (!far.is_empty()).then(|| {
+        warning(
+            WarningCode::WideGrid,
+            most,
+            format!(
+                "At {} FLOPs the sizes reach up to {most:.0} times away from the minimum, where the loss is not a parabola: approach 2 is biased. Prefer approach 3, or fit sizes within {PARABOLA_REACH:.0} times.",
+                list(&names)
+            ),
+        )
+    })
 }
 
 /// Approach 1 made from runs whose learning rate decays.

@@ -1,0 +1,147 @@
+//! The report in a real browser: every plot has its marks, the scripts work, and the console is silent.
+
+mod synthetic;
+
+use isoflop_sweeps::fit::{FitOptions, RunStatus, fit_runs};
+use isoflop_sweeps::report::{ReportError, ReportInput, StepShare, render};
+use std::path::Path;
+use std::process::Command;
+use synthetic::{LAW, curves, sound};
+
+/// A study with every section: noisy runs of a known law, curves, a diverged run, step times, a sweep file.
+fn study() -> ReportInput {
+    let mut runs = sound();
+    let curves = curves(&LAW, &runs, false, 0.01);
+    runs[5].status = RunStatus::Diverged;
+    runs[5].validation_loss = None;
+    runs[5].reason = "loss is not a number at step 12 <script>alert(1)</script>".into();
+    let options = FitOptions { bootstrap: 100, targets: vec![1e22], ..Default::default() };
+    let fit = fit_runs(&runs, &curves, &options).unwrap();
+    ReportInput {
+        title: "synthetic <study> & \"quotes\"".into(),
+        subtitle: "drawn from a known law".into(),
+        runs,
+        curves,
+        fit: Some(fit),
+        fit_error: String::new(),
+        step_time: vec![
+            StepShare { label: "matrix products".into(), share: 0.6, predicted: Some(0.7) },
+            StepShare { label: "attention".into(), share: 0.4, predicted: None },
+        ],
+        sweep_file: "[sweep]\nname = \"<b>nano</b>\" # </pre><script>alert(2)</script>\n".into(),
+    }
+}
+
+/// The page after its scripts ran, and what the browser wrote to its console.
+fn open(page: &Path) -> (String, Vec<String>) {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap_or_else(|e| {
+            panic!("chromium cannot be started ({e}): run scripts/setup.sh, which installs it")
+        });
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "chromium failed, see scripts/setup.sh: {log}");
+    let console = log.lines().filter(|l| l.contains("CONSOLE")).map(String::from).collect();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), console)
+}
+
+/// The text of the element with this id, up to the end of its kind.
+fn section<'a>(dom: &'a str, id: &str, end: &str) -> &'a str {
+    let from = dom.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("the page has no #{id}"));
+    let length = dom[from..].find(end).unwrap_or_else(|| panic!("#{id} does not end"));
+    &dom[from..from + length]
+}
+
+fn marks(part: &str, element: &str) -> usize {
+    part.matches(&format!("<{element} class=\"mark")).count()
+}
+
+#[test]
+fn every_plot_has_its_marks_and_the_console_is_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let study = study();
+    std::fs::write(&page, render(&study).unwrap()).unwrap();
+    let (dom, console) = open(&page);
+    assert!(console.is_empty(), "{console:#?}");
+
+    let finished = study.runs.iter().filter(|r| r.status == RunStatus::Finished).count();
+    assert_eq!(finished, 34);
+    // Dots of the finished runs; five parabolas; five minima (diamonds are paths).
+    assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "circle"), finished);
+    assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "path"), 10);
+    // Dots of the finished runs; band and line of the law; the envelope.
+    assert_eq!(marks(section(&dom, "loss-plot", "</svg>"), "circle"), finished);
+    assert_eq!(marks(section(&dom, "loss-plot", "</svg>"), "path"), 3);
+    for plot in ["optimal-n-plot", "optimal-d-plot"] {
+        // Three bands, three lines, five diamonds; squares of the envelope.
+        assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 11, "{plot}");
+        assert!(marks(section(&dom, plot, "</svg>"), "rect") >= 2, "{plot}");
+    }
+    for plot in ["curves-tokens", "curves-flops"] {
+        // A training and a validation line per curve.
+        assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 2 * study.curves.len(), "{plot}");
+    }
+    assert_eq!(marks(section(&dom, "step-time", "</section>"), "span"), 0);
+    assert_eq!(section(&dom, "step-time", "</section>").matches("class=\"fill mark\"").count(), 2);
+    assert_eq!(section(&dom, "runs", "</section>").matches("<th scope=\"row\">").count(), study.runs.len());
+
+    // The script ran: hover values moved to its own tooltip.
+    assert!(dom.contains("<html lang=\"en\" class=\"scripted\">"));
+    assert!(dom.contains("data-tip=\"parabola at 1e18 FLOPs\"") && !dom.contains("<title>parabola"));
+    // Text from files stays text.
+    assert!(dom.contains("&lt;script&gt;alert(1)") && dom.contains("&lt;script&gt;alert(2)"));
+    assert!(!dom.contains("<script>alert") && !dom.contains("<b>nano"));
+}
+
+#[test]
+fn the_page_loads_nothing_and_says_the_result_in_words() {
+    let html = render(&study()).unwrap();
+    for forbidden in ["http://", "https://", "src=", "@import", "url("] {
+        let found = html.replace("http://www.w3.org/2000/svg", "").replace("clip-path=\"url(#", "");
+        assert!(!found.contains(forbidden), "the page holds {forbidden}");
+    }
+    assert!(html.contains("On this data, compute-optimal N grows as C<sup>0.4"), "no headline");
+    assert!(html.contains("The target of 1e22 FLOPs is 100 times the largest run"));
+    assert!(html.contains("2 things to know"));
+    // Numbers in the drawings are numbers.
+    for wrong in ["NaN", "inf ", ">null<", ">undefined<"] {
+        assert!(!html.contains(wrong), "the page holds {wrong}");
+    }
+    assert_eq!(html, render(&study()).unwrap(), "the same study must give the same page");
+}
+
+#[test]
+fn a_study_without_fit_or_curves_still_has_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let mut runs = sound();
+    runs.truncate(1);
+    runs[0].budget = None;
+    let fit_error = fit_runs(&runs, &[], &FitOptions::default()).unwrap_err().to_string();
+    let study = ReportInput { title: "one run".into(), runs, fit_error, ..Default::default() };
+    std::fs::write(&page, render(&study).unwrap()).unwrap();
+    let (dom, console) = open(&page);
+    assert!(console.is_empty(), "{console:#?}");
+    assert!(
+        dom.contains("There is no fit yet.") && dom.contains("no approach can be fitted to these 1 runs")
+    );
+    assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "circle"), 1);
+    assert!(!dom.contains("id=\"curves\"") && !dom.contains("id=\"step-time\""));
+}
+
+#[test]
+fn studies_that_cannot_be_shown_say_why() {
+    let none = render(&ReportInput { title: "empty".into(), ..Default::default() }).unwrap_err();
+    assert!(none.to_string().contains("the study `empty` has no runs"));
+    let mut bad = study();
+    bad.step_time[1].predicted = Some(1.5);
+    let error = render(&bad).unwrap_err();
+    assert!(matches!(error, ReportError::BadShare { field: "predicted share", .. }), "{error}");
+}
