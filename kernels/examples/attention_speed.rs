@@ -3,6 +3,7 @@
 //! `cargo run --release -p isoflop-kernels --example attention_speed [-- batch,seq,heads,d_head ...]`
 
 use isoflop_kernels::cpu::attention::RelAttention;
+use isoflop_kernels::program::ALIGN;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -100,8 +101,14 @@ fn measure(d: RelAttention) {
     let workspace = d.forward_workspace().max(d.backward_workspace());
     let sizes = [tokens * 3 * width, d.seq * width, width, width, tokens * width, d.batch * d.heads * d.seq];
     let outputs = [tokens * width, tokens * 3 * width, d.seq * width, width, width, workspace];
-    let mut buffers: Vec<Vec<f32>> = sizes.iter().chain(&outputs).map(|&n| random(n)).collect();
-    let p: Vec<Shared> = buffers.iter_mut().map(|b| Shared(b.as_mut_ptr())).collect();
+    // Buffers start on cache lines, as in a program: ALIGN bytes more than needed, the first unaligned ones skipped.
+    let spare = ALIGN as usize / size_of::<f32>();
+    let mut buffers: Vec<Vec<f32>> = sizes.iter().chain(&outputs).map(|&n| random(n + spare)).collect();
+    let aligned = |b: &mut Vec<f32>| {
+        let skipped = b.as_ptr().align_offset(ALIGN as usize);
+        Shared(b[skipped..].as_mut_ptr())
+    };
+    let p: Vec<Shared> = buffers.iter_mut().map(aligned).collect();
     let p = &p;
     let forward = |phase, task| {
         let args = [0, 1, 2, 3, 4, 5, 11].map(|k: usize| p[k].0);

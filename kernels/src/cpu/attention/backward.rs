@@ -24,6 +24,9 @@ use std::ops::Range;
 /// Rows whose probabilities are held at once: the depth of the products that sum over queries.
 const BLOCK: usize = 4 * GROUP;
 
+/// Rows of values asked for while keys are packed; more would push out what is in use.
+const FIRST_ROWS: usize = 256;
+
 /// Floats of thread scratch a backward task takes.
 pub fn scratch_elements(dims: &RelAttention) -> usize {
     let (padded_seq, d) = (dims.seq_padded(), dims.d_head);
@@ -152,7 +155,14 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
             let q = qkv.add(b * seq * stride + h * d);
             let dq = dqkv.add(b * seq * stride + h * d);
             let (to_k, to_val) = (dims.head_stride(), 2 * dims.head_stride());
+            let ahead = rows.end.min(FIRST_ROWS);
+            pack::prefetch_rows::<S>(q.add(to_val), stride, ahead, d);
             pack::panels::<S>(q.add(to_k), stride, rows.end, d, keys);
+            let tail = rows.len().min(BLOCK);
+            let at = (b * seq + rows.end - tail) * dims.head_stride() + h * d;
+            pack::prefetch_rows::<S>(q.add((rows.end - tail) * stride), stride, tail, d);
+            pack::prefetch_rows::<S>(out.add(at), dims.head_stride(), tail, d);
+            pack::prefetch_rows::<S>(dout.add(at), dims.head_stride(), tail, d);
             pack::panels::<S>(q.add(to_val), stride, rows.end, d, values);
             pack::rows::<S>(q.add(to_k), stride, rows.end, d, key_rows);
             // From the last block to the first: the last reaches every key, so it sets what the others add to, and

@@ -8,6 +8,9 @@ use super::tile::{Scalars, Vectors, accumulate, tile_width, with_tile};
 use super::{GROUP, RelAttention};
 use std::f32::consts::{LN_2, LOG2_E};
 
+/// Rows of values asked for while keys are packed; more would push out what is in use.
+const FIRST_ROWS: usize = 256;
+
 /// Floats of thread scratch a forward task takes.
 pub fn scratch_elements(dims: &RelAttention) -> usize {
     padded(dims.seq_padded() * dims.d_head)
@@ -62,6 +65,7 @@ unsafe fn attend<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 7],
         let (positions, scores) = (positions.add(MARGIN), scores.add(MARGIN));
         let rel = PackedRel::of(dims, workspace, h);
         let q = qkv.add(b * seq * stride + h * d);
+        pack::prefetch_rows::<S>(q.add(2 * dims.head_stride()), stride, rows.end.min(FIRST_ROWS), d);
         pack::panels::<S>(q.add(dims.head_stride()), stride, rows.end, d, keys);
         pack::rows::<S>(q.add(2 * dims.head_stride()), stride, rows.end, d, values);
         let end = rows.end;
@@ -78,9 +82,15 @@ unsafe fn attend<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 7],
             position_products::<S>(dims, first, position_queries, rel.panels, positions);
             group_scores::<S>(dims, first, positions, content_queries, keys, scores);
             let (mut maxima, mut sums) = ([0.0; GROUP], [1.0; GROUP]);
-            for r in 0..height {
-                let row = scores.add(r * score_stride(dims));
-                (maxima[r], sums[r]) = softmax_row::<S>(row, first + r, group_columns::<S>(dims, first));
+            for r in (0..GROUP).step_by(S::ROWS) {
+                let (maxima, sums) = (&mut maxima[r..], &mut sums[r..]);
+                let columns = group_columns::<S>(dims, first);
+                let scores = scores.add(r * score_stride(dims));
+                if S::ROWS == 8 {
+                    softmax_rows::<S, 8>(dims, first + r, columns, scores, maxima, sums);
+                } else {
+                    softmax_rows::<S, 4>(dims, first + r, columns, scores, maxima, sums);
+                }
             }
             let inverse_sums = sums.map(|sum| 1.0 / sum);
             let logs: [f32; GROUP] = std::array::from_fn(|r| maxima[r] * LN_2 + ln(sums[r]));
@@ -158,44 +168,59 @@ unsafe fn store_scores<S: Simd, const R: usize, const V: usize>(
     }
 }
 
-/// Replaces the scores of row i by 2^(score - max), zero beyond key i; returns the maximum and the sum.
+/// Replaces the scores of R rows from row `i` by 2^(score - max of the row), zero beyond the diagonal, and gives the
+/// maxima and sums. Rows go side by side: alone, each would wait for its own sums.
 ///
 /// # Safety
-/// `row` must hold `columns` scores, whole vectors, more than i.
+/// `scores` must hold R rows of `columns` scores, whole vectors, reaching beyond key i + R - 1 or seq.
 #[inline(always)]
-unsafe fn softmax_row<S: Simd>(row: *mut f32, i: usize, columns: usize) -> (f32, f32) {
+unsafe fn softmax_rows<S: Simd, const R: usize>(
+    dims: &RelAttention,
+    i: usize,
+    columns: usize,
+    scores: *mut f32,
+    maxima: &mut [f32],
+    sums: &mut [f32],
+) {
+    let stride = score_stride(dims);
+    // Vectors below this are seen whole by every row.
     let whole = (i + 1) / S::LANES * S::LANES;
-    let rest = (i + 1 - whole) as isize;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut max = S::splat(f32::NEG_INFINITY);
+        let mut max = [S::splat(f32::NEG_INFINITY); R];
         for j in (0..whole).step_by(S::LANES) {
-            max = S::max(max, S::load(row.add(j)));
+            for (r, max) in max.iter_mut().enumerate() {
+                *max = S::max(*max, S::load(scores.add(r * stride + j)));
+            }
         }
-        if rest > 0 {
-            let masked = S::select_first(rest, S::load(row.add(whole)), S::splat(f32::NEG_INFINITY));
-            max = S::max(max, masked);
+        for j in (whole..columns).step_by(S::LANES) {
+            for (r, max) in max.iter_mut().enumerate() {
+                let (seen, x) = ((i + r + 1) as isize - j as isize, S::load(scores.add(r * stride + j)));
+                *max = S::max(*max, S::select_first(seen, x, S::splat(f32::NEG_INFINITY)));
+            }
         }
-        let max = S::max_lane(max);
-        let shift = S::splat(max);
-        let mut sum = S::splat(0.0);
+        let max = max.map(|x| S::max_lane(x));
+        let mut sum = [S::splat(0.0); R];
         for j in (0..whole).step_by(S::LANES) {
-            let p = S::exp2(S::sub(S::load(row.add(j)), shift));
-            sum = S::add(sum, p);
-            S::store(row.add(j), p);
+            for (r, sum) in sum.iter_mut().enumerate() {
+                let at = scores.add(r * stride + j);
+                let p = S::exp2(S::sub(S::load(at), S::splat(max[r])));
+                *sum = S::add(*sum, p);
+                S::store(at, p);
+            }
         }
-        let mut zero_from = whole;
-        if rest > 0 {
-            let p = S::exp2(S::sub(S::load(row.add(whole)), shift));
-            let p = S::select_first(rest, p, S::splat(0.0));
-            sum = S::add(sum, p);
-            S::store(row.add(whole), p);
-            zero_from += S::LANES;
+        for j in (whole..columns).step_by(S::LANES) {
+            for (r, sum) in sum.iter_mut().enumerate() {
+                let at = scores.add(r * stride + j);
+                let p = S::exp2(S::sub(S::load(at), S::splat(max[r])));
+                let p = S::select_first((i + r + 1) as isize - j as isize, p, S::splat(0.0));
+                *sum = S::add(*sum, p);
+                S::store(at, p);
+            }
         }
-        for j in (zero_from..columns).step_by(S::LANES) {
-            S::store(row.add(j), S::splat(0.0));
+        for r in 0..R {
+            (maxima[r], sums[r]) = (max[r], S::sum(sum[r]));
         }
-        (max, S::sum(sum))
     }
 }
 

@@ -50,7 +50,10 @@ pub struct RelAttention {
     pub d_head: usize,
 }
 
-/// Work is cut finer until there are about this many tasks, enough to keep 8 threads even.
+/// Units of one (batch, head) are cut finer until there are this many tasks, enough to keep 8 threads busy, even
+/// though every piece packs its keys again.
+const MIN_TASKS: usize = 8;
+/// Where pieces stay longer than [`SLAB`] rows, and packing is little, there may be this many.
 const WANTED_TASKS: usize = 32;
 /// Queries are taken in groups of this many rows: the height of the causal staircase.
 const GROUP: usize = 8;
@@ -169,7 +172,10 @@ impl RelAttention {
 
     /// Row blocks each (batch, head) is cut into, so that there are tasks enough; at least `rows` rows each.
     fn chunks_of(&self, rows: usize) -> usize {
-        WANTED_TASKS.div_ceil(self.batch * self.heads).min(self.seq.div_ceil(rows))
+        let heads = self.batch * self.heads;
+        let needed = MIN_TASKS.div_ceil(heads).min(self.seq.div_ceil(rows));
+        let affordable = WANTED_TASKS.div_ceil(heads).min(self.seq / SLAB);
+        needed.max(affordable)
     }
 
     fn forward_chunks(&self) -> usize {

@@ -87,7 +87,7 @@ pub unsafe fn prefetch_rows<S: Simd>(from: *const f32, stride: usize, n: usize, 
                 S::prefetch(from.add(x * stride + c));
             }
             // A row that is not aligned to lines ends in one more.
-            if d % CACHE_LINE != 0 {
+            if !d.is_multiple_of(CACHE_LINE) {
                 S::prefetch(from.add(x * stride + d - 1));
             }
         }
