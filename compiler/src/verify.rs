@@ -19,7 +19,6 @@ use crate::graph::{Graph, Op, Role, TensorType};
 use crate::text::value_name;
 use petgraph::Direction;
 use petgraph::stable_graph::NodeIndex;
-use petgraph::visit::EdgeRef;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// One broken invariant.
@@ -223,6 +222,7 @@ impl Verifier<'_> {
 mod tests {
     use super::*;
     use crate::graph::{Operand, Unary, Value};
+    use petgraph::visit::EdgeRef;
 
     fn messages(g: &Graph) -> Vec<String> {
         verify(g).err().unwrap_or_default().iter().map(|p| p.to_string()).collect()

@@ -131,3 +131,15 @@ proptest! {
         let _ = parse_all(&text, "f");
     }
 }
+
+#[test]
+fn the_specification_names_every_operation() {
+    let spec = include_str!("../../../docs/spec.md");
+    for m in MNEMONICS.iter().chain(&["input"]) {
+        let headed = spec.lines().any(|l| {
+            l.strip_prefix("### ").is_some_and(|names| names.split(", ").any(|n| n == *m))
+                || l.starts_with(&format!("| `{m}` |"))
+        });
+        assert!(headed, "docs/spec.md does not say what `{m}` means");
+    }
+}

@@ -185,17 +185,21 @@ impl<'g> Rewriter<'g> {
         for (position, v) in operands.iter().enumerate() {
             self.g.nodes.add_edge(v.node, n, Operand { position: position as u16, result: v.result });
         }
-        old.iter().for_each(|v| self.push(v.node));
+        old.iter().for_each(|v| self.lost_a_use(v.node));
         self.push(n);
-        for consumer in self.g.consumers(n) {
-            self.push(consumer);
-        }
+        let consumers = self.g.consumers(n);
+        self.push_by_id(consumers.to_vec());
+    }
+
+    /// In order of ids: the order of work, and with it the ids of new nodes, follows from the text of the graph alone.
+    fn push_by_id(&mut self, mut nodes: Vec<NodeIndex>) {
+        nodes.sort_by_key(|&n| self.g.node(n).id);
+        nodes.into_iter().for_each(|n| self.push(n));
     }
 
     fn replace(&mut self, n: NodeIndex, v: Value) {
-        for consumer in redirect(self.g, n, v) {
-            self.push(consumer);
-        }
+        let consumers = redirect(self.g, n, v);
+        self.push_by_id(consumers.to_vec());
         if std::mem::replace(&mut self.is_output[n.index()], false) {
             self.g.outputs.iter_mut().filter(|o| o.value.node == n).for_each(|o| o.value = v);
             self.is_output[v.node.index()] = true;
@@ -206,6 +210,15 @@ impl<'g> Rewriter<'g> {
     fn remove(&mut self, n: NodeIndex) {
         let operands = self.g.operands(n);
         self.g.nodes.remove_node(n);
-        operands.iter().for_each(|v| self.push(v.node));
+        operands.iter().for_each(|v| self.lost_a_use(v.node));
+    }
+
+    /// `n` may be dead now, and a rule that asks who else reads it may apply.
+    fn lost_a_use(&mut self, n: NodeIndex) {
+        self.push(n);
+        if matches!(self.g.op(n), Op::Dot { .. } | Op::Concat { .. } | Op::Pad { .. }) {
+            let readers = self.g.consumers(n);
+            self.push_by_id(readers.to_vec());
+        }
     }
 }
