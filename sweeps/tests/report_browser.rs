@@ -34,12 +34,18 @@ fn study() -> ReportInput {
 
 /// The page after its scripts ran, and what the browser wrote to its console.
 fn open(page: &Path) -> (String, Vec<String>) {
+    open_at(page, 1400)
+}
+
+/// The same in a window of this many pixels.
+fn open_at(page: &Path, width: u32) -> (String, Vec<String>) {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("--window-size={width},900"))
         .arg(format!("file://{}", page.display()))
         .output()
         .unwrap_or_else(|e| {
@@ -137,6 +143,31 @@ fn a_study_without_fit_or_curves_still_has_a_page() {
 }
 
 #[test]
+fn odd_numbers_and_names_leave_no_mark() {
+    let mut study = study();
+    for (i, odd) in [f64::NAN, f64::INFINITY, -1.0, 0.0].into_iter().enumerate() {
+        let run = &mut study.runs[i];
+        (run.params, run.tokens, run.validation_loss) = (odd, odd, Some(odd));
+        run.id = String::new();
+        study.curves[i].points[7].train_loss = Some(odd);
+        study.curves[i].points[8].flops = odd;
+    }
+    study.runs[9].size = "a very long name for a size".into();
+    let html = render(&study).unwrap();
+    for attribute in ["NaN", "inf"] {
+        for place in ["x=\"", "y=\"", "d=\"M", "r=\"", "L", " "] {
+            let drawings: String =
+                html.split("<svg").skip(1).filter_map(|s| s.split("</svg>").next()).collect();
+            let titles_left_out: String = drawings
+                .split("<title>")
+                .map(|t| t.split_once("</title>").map_or(t, |(_, rest)| rest))
+                .collect();
+            assert!(!titles_left_out.contains(&format!("{place}{attribute}")), "{place}{attribute}");
+        }
+    }
+}
+
+#[test]
 fn studies_that_cannot_be_shown_say_why() {
     let none = render(&ReportInput { title: "empty".into(), ..Default::default() }).unwrap_err();
     assert!(none.to_string().contains("the study `empty` has no runs"));
@@ -144,4 +175,49 @@ fn studies_that_cannot_be_shown_say_why() {
     bad.step_time[1].predicted = Some(1.5);
     let error = render(&bad).unwrap_err();
     assert!(matches!(error, ReportError::BadShare { field: "predicted share", .. }), "{error}");
+}
+
+/// Uses the page as a reader would and writes what happened to the page's end.
+const PROBE: &str = r##"<script>
+const said = [];
+const column = (i) => [...document.querySelectorAll("table.sortable tbody tr")].map((r) => Number(r.cells[i].dataset.sort || "Infinity"));
+const rising = (v) => v.every((x, i) => i === 0 || v[i - 1] <= x);
+const head = document.querySelectorAll("table.sortable thead th")[9];
+head.click();
+said.push(`rising ${rising(column(9))}`);
+head.click();
+const falling = column(9).filter((x) => x !== Infinity).map((x) => -x);
+said.push(`falling ${rising(falling)}`, `empty last ${column(9).at(-1) === Infinity}`);
+const shown = (s) => document.querySelector(s).getClientRects().length > 0;
+said.push(`tokens ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
+document.querySelector("input[value=flops]").click();
+said.push(`flops ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
+HTMLAnchorElement.prototype.click = function () { said.push(`saved ${this.download} ${this.href.startsWith("blob:")}`); };
+document.querySelectorAll(".svg-download").forEach((b) => b.click());
+const page = document.documentElement;
+said.push(`fits ${page.scrollWidth <= page.clientWidth}`);
+const texts = [...document.querySelectorAll("svg.plot text")].filter((t) => t.getClientRects().length > 0);
+const pixels = (t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getBoundingClientRect().width / 560;
+said.push(`legible ${Math.min(...texts.map(pixels)) >= 10}`);
+const mark = document.querySelector("#isoflop circle.mark");
+mark.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: 20, clientY: 20 }));
+said.push(`tip ${document.querySelector(".tip").textContent === mark.dataset.tip}`);
+document.body.append(Object.assign(document.createElement("pre"), { id: "probe", textContent: said.join("; ") }));
+</script>"##;
+
+#[test]
+fn the_page_can_be_used_wide_and_narrow() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let html = render(&study()).unwrap().replace("</body>", &format!("{PROBE}</body>"));
+    std::fs::write(&page, html).unwrap();
+    for width in [400, 1400] {
+        let (dom, console) = open_at(&page, width);
+        assert!(console.is_empty(), "{width}: {console:#?}");
+        let found = section(&dom, "probe", "</pre>");
+        let wanted = "rising true; falling true; empty last true; tokens true false; flops false true; \
+            saved isoflop.svg true; saved loss.svg true; saved optimal-n.svg true; saved optimal-d.svg true; \
+            saved curves.svg true; fits true; legible true; tip true";
+        assert!(found.ends_with(wanted), "{width}: {found}");
+    }
 }

@@ -9,13 +9,13 @@ use std::fmt::Write;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 400.0;
 const TOP: f64 = 36.0;
-const BOTTOM: f64 = 62.0;
-const LEFT: f64 = 56.0;
+const BOTTOM: f64 = 64.0;
+const LEFT: f64 = 60.0;
 /// Room for labels at the ends of lines, and without them.
-const RIGHT: f64 = 84.0;
+const RIGHT: f64 = 100.0;
 const RIGHT_BARE: f64 = 16.0;
 /// Least distance of two labels in the margin: the line height of the narrow layout's text.
-const LINE: f64 = 19.0;
+const LINE: f64 = 20.0;
 
 /// Forms that tell series apart without colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +223,9 @@ impl Frame<'_> {
             }
             Mark::Dot { x, y, shape, size, class, style, tip: text } => {
                 let (cx, cy, r) = (self.x(*x), self.y(*y), *size);
+                if !(cx.is_finite() && cy.is_finite()) {
+                    return;
+                }
                 let attributes = format!(r#"class="mark dot {class}" style="{style}""#);
                 let tip = tip(text);
                 let _ = match shape {
@@ -283,7 +286,8 @@ impl Frame<'_> {
             );
         }
         for group in &self.plot.labels {
-            let mut placed: Vec<(f64, &EndLabel)> = group.iter().map(|l| (self.y(l.y), l)).collect();
+            let mut placed: Vec<(f64, &EndLabel)> =
+                group.iter().map(|l| (self.y(l.y), l)).filter(|(y, _)| y.is_finite()).collect();
             placed.sort_by(|a, b| a.0.total_cmp(&b.0));
             spread(&mut placed, TOP + 6.0, HEIGHT - BOTTOM);
             for (y, label) in placed {

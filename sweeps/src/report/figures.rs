@@ -87,6 +87,12 @@ pub(crate) fn size_name(run: &RunRecord) -> String {
     if run.size.is_empty() { format_count(run.params) } else { run.size.clone() }
 }
 
+/// The name of a run's size where it fits into the margin of a plot, else its parameters.
+fn short_name(run: &RunRecord) -> String {
+    let name = size_name(run);
+    if name.chars().count() <= 8 { name } else { format_count(run.params) }
+}
+
 /// Means of at most `KEPT` groups of points that are neighbours in log x.
 fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let points: Vec<_> = points.into_iter().filter(|p| p.0 > 0.0).collect();
@@ -212,7 +218,7 @@ fn curve_plot(name: &str, title: &str, x: Pick, shown: &[(&RunRecord, &Curve)]) 
             });
             for (x, y) in dots {
                 let (class, style, tip) = (format!("curve {kind}"), style.clone(), tip.clone());
-                marks.push(Mark::Dot { x, y, shape: Shape::Circle, size: 2.4, class, style, tip });
+                marks.push(Mark::Dot { x, y, shape: Shape::Circle, size: 2.0, class, style, tip });
             }
         }
     }
@@ -226,7 +232,7 @@ fn curve_plot(name: &str, title: &str, x: Pick, shown: &[(&RunRecord, &Curve)]) 
     let size_labels = sizes.iter().enumerate().filter_map(|(i, &params)| {
         let (run, _) = shown.iter().find(|(r, _)| (r.params / params - 1.0).abs() < 1e-6)?;
         let style = format!("--cs:{}", ramp(i, sizes.len()));
-        Some(EndLabel { y: row(i, sizes.len()), text: size_name(run), class: "by-size".into(), style })
+        Some(EndLabel { y: row(i, sizes.len()), text: short_name(run), class: "by-size".into(), style })
     });
     let budget_labels = budgets.iter().enumerate().map(|(i, &budget)| {
         let style = format!("--cb:{}", ramp(i, budgets.len()));

@@ -82,62 +82,69 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
     notices
 }
 
-/// The approaches as columns. Cells are HTML.
+/// One approach's row. Exponents and law are HTML.
+#[derive(Debug, Serialize)]
+pub(crate) struct Approach {
+    pub class: String,
+    pub name: &'static str,
+    pub a: String,
+    pub b: String,
+    pub status: String,
+}
+
+/// All approaches side by side, and the loss law where there is one.
 #[derive(Debug, Serialize)]
 pub(crate) struct Approaches {
-    pub columns: Vec<&'static str>,
-    pub classes: Vec<String>,
-    /// (name of the row, cells).
-    pub rows: Vec<(String, Vec<String>)>,
+    pub rows: Vec<Approach>,
+    /// L(N, D) with its numbers.
+    pub law: Option<String>,
+    pub parameters: Vec<Fact>,
     pub note: String,
 }
 
-/// All approaches side by side.
+/// A value and, smaller, its interval, as HTML.
+fn ranged(value: f64, interval: Option<&[f64; 2]>, show: &dyn Fn(f64) -> String) -> String {
+    let around = interval.map(|[low, high]| format!(" <small>{} to {}</small>", show(*low), show(*high)));
+    format!("<b>{}</b>{}", show(value), around.unwrap_or_default())
+}
+
+/// A parameter of the law with three digits or so.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1e4 || (v > 0.0 && v < 1e-3) => html(&power(value)),
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 pub(crate) fn approaches(report: &FitReport) -> Approaches {
-    let fits = &report.fits;
-    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
-    let mut row = |name: &str, cell: &dyn Fn(&Fit) -> String| {
-        let cells: Vec<String> = fits.iter().map(cell).collect();
-        if cells.iter().any(|c| !c.is_empty()) {
-            rows.push((html(name), cells));
-        }
-    };
-    let interval = |fit: &Fit, name: &str, show: &dyn Fn(f64) -> String| match fit.intervals.get(name) {
-        Some([low, high]) => format!(" <small>{} to {}</small>", show(*low), show(*high)),
-        None => String::new(),
-    };
-    let exponent = |v: f64, f: &Fit, name: &str| {
-        format!("<b>{v:.3}</b>{}", interval(f, name, &|v| format!("{v:.2}").replace('-', "\u{2212}")))
-    };
-    row("exponent a of N", &|f| exponent(f.exponents.a, f, "a"));
-    row("exponent b of D", &|f| exponent(f.exponents.b, f, "b"));
-    row("status", &|f| {
-        match f.status {
+    let exponent = |v: f64| format!("{v:.3}").replace('-', "\u{2212}");
+    let row = |f: &Fit| {
+        let status = match f.status {
             FitStatus::Converged => "converged",
             FitStatus::AtBound => "parameter at its bound",
             FitStatus::BoundaryStart => "converged from a boundary start",
             FitStatus::Abnormal => "no optimum found",
+        };
+        let things = if f.approach == 1 { "curves" } else { "runs" };
+        Approach {
+            class: format!("a{}", f.approach),
+            name: approach_name(f.approach),
+            a: ranged(f.exponents.a, f.intervals.get("a"), &exponent),
+            b: ranged(f.exponents.b, f.intervals.get("b"), &exponent),
+            status: format!("{} {things}, {status}", f.n),
         }
-        .into()
-    });
-    row("runs", &|f| f.n.to_string());
-    let of_law = |f: &Fit, pick: fn(&crate::fit::LossParams) -> f64, name: &str| match &f.params {
-        Params::Loss(law) => {
-            let value = pick(law);
-            let show = |v: f64| match v.abs() {
-                v if v >= 1e5 => html(&power(v)),
-                v if v >= 100.0 => format!("{v:.0}"),
-                v => format!("{v:.3}"),
-            };
-            format!("{}{}", show(value), interval(f, name, &show))
-        }
-        Params::Power { .. } => String::new(),
     };
-    row("E, nats per token", &|f| of_law(f, |l| l.e, "E"));
-    row("A", &|f| of_law(f, |l| l.a, "A"));
-    row("B", &|f| of_law(f, |l| l.b, "B"));
-    row("alpha", &|f| of_law(f, |l| l.alpha, "alpha"));
-    row("beta", &|f| of_law(f, |l| l.beta, "beta"));
+    let third = report.approach(3);
+    let law = third.and_then(|f| match f.params {
+        Params::Loss(law) => Some((f, law)),
+        Params::Power { .. } => None,
+    });
+    let parameters = law.iter().flat_map(|(f, law)| {
+        let named = [("E", law.e), ("A", law.a), ("B", law.b), ("alpha", law.alpha), ("beta", law.beta)];
+        named.map(|(name, v)| Fact { name, value: ranged(v, f.intervals.get(name), &digits) })
+    });
     let mut note = match report.fits.iter().find_map(|f| f.bootstrap.as_ref()) {
         Some(b) => format!("Small numbers are {:.0} % intervals from resampled runs.", 100.0 * b.level),
         None => String::new(),
@@ -151,9 +158,18 @@ pub(crate) fn approaches(report: &FitReport) -> Approaches {
         ));
     }
     Approaches {
-        columns: fits.iter().map(|f| approach_name(f.approach)).collect(),
-        classes: fits.iter().map(|f| format!("a{}", f.approach)).collect(),
-        rows,
+        rows: report.fits.iter().map(row).collect(),
+        law: law.map(|(_, l)| {
+            format!(
+                "L(N, D) = {} + {} / N<sup>{:.3}</sup> + {} / D<sup>{:.3}</sup>",
+                digits(l.e),
+                digits(l.a),
+                l.alpha,
+                digits(l.b),
+                l.beta
+            )
+        }),
+        parameters: parameters.collect(),
         note,
     }
 }
@@ -172,6 +188,7 @@ pub(crate) struct Advice {
 pub(crate) fn optima(report: &FitReport) -> Option<Vec<Advice>> {
     let fit = report.headline().filter(|f| sound(f))?;
     let most = report.inputs.flops[1];
+    let estimated = |e: &Estimate, show: &dyn Fn(f64) -> String| ranged(e.value, e.interval.as_ref(), show);
     let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-9;
     let rows = fit.optimum.iter().filter_map(|o| {
         let why = match o.flops {
@@ -183,9 +200,9 @@ pub(crate) fn optima(report: &FitReport) -> Option<Vec<Advice>> {
         Some(Advice {
             flops: html(&power(o.flops)),
             why,
-            params: ranged(&o.params, &format_count),
-            tokens: ranged(&o.tokens, &format_count),
-            loss: o.loss.as_ref().map(|l| ranged(l, &|v| format!("{v:.3}"))).unwrap_or_default(),
+            params: estimated(&o.params, &format_count),
+            tokens: estimated(&o.tokens, &format_count),
+            loss: o.loss.as_ref().map(|l| estimated(l, &|v| format!("{v:.3}"))).unwrap_or_default(),
         })
     });
     let mut found: Vec<Advice> = Vec::new();
@@ -195,12 +212,6 @@ pub(crate) fn optima(report: &FitReport) -> Option<Vec<Advice>> {
         }
     }
     Some(found)
-}
-
-/// A value and, smaller, its interval, as HTML.
-fn ranged(estimate: &Estimate, show: &dyn Fn(f64) -> String) -> String {
-    let around = estimate.interval.map(|[l, h]| format!(" <small>{} to {}</small>", show(l), show(h)));
-    format!("<b>{}</b>{}", show(estimate.value), around.unwrap_or_default())
 }
 
 /// A cell with the number it is sorted by.
