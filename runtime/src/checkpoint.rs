@@ -34,6 +34,8 @@ pub struct Meta {
     pub loss_count: u64,
     /// Rows of `metrics.csv` up to this step.
     pub metrics_rows: u64,
+    /// Of this step, in nats per token.
+    pub train_loss: Option<f64>,
     /// The newest validation loss, in nats per token.
     pub validation_loss: Option<f64>,
     /// Of `model.safetensors`.
@@ -324,6 +326,7 @@ mod tests {
             loss_sum: 0.1 + 0.2,
             loss_count: 2,
             metrics_rows: 1,
+            train_loss: Some(0.3),
             validation_loss: Some(5.0e-324),
             blake3: String::new(),
         }

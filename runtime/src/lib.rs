@@ -10,3 +10,4 @@ pub mod pool;
 pub mod rundir;
 pub mod status;
 pub mod tensorboard;
+pub mod train;

@@ -9,7 +9,7 @@ use crate::rundir::{At, FileError, RunDir, open_append, replace};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// One row of `metrics.csv`. Numbers are printed as the shortest text that reads back to the same number.
@@ -179,7 +179,7 @@ fn append(
 ) -> Result<(), MetricsError> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(out);
     write(&mut writer)
-        .and_then(|()| Ok(writer.flush().map_err(io::Error::from)?))
+        .and_then(|()| Ok(writer.flush()?))
         .map_err(|e| MetricsError::Csv { path: path.into(), message: e.to_string() })
 }
 

@@ -1,7 +1,7 @@
 //! The layout of a run directory, and the few file operations everything durable in it is made of.
 
 use crate::config::RunConfig;
-use crate::status::{RunStatus, State};
+use crate::status::RunStatus;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ impl RunDir {
         let path = self.status();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(pending()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(RunStatus::pending()),
             Err(e) => return Err(FileError::new("read", &path, e).into()),
         };
         serde_json::from_slice(&bytes).map_err(|e| RunDirError::Status { path, message: e.to_string() })
@@ -152,19 +152,6 @@ impl RunDir {
             .map_err(|e| RunDirError::Status { path: path.clone(), message: e.to_string() })?;
         json.push(b'\n');
         Ok(replace(&path, &json, durable)?)
-    }
-}
-
-fn pending() -> RunStatus {
-    RunStatus {
-        state: State::Pending,
-        step: 0,
-        steps: 0,
-        tokens: 0,
-        train_loss: None,
-        validation_loss: None,
-        reason: None,
-        tokens_per_s: 0.0,
     }
 }
 
@@ -248,6 +235,7 @@ pub(crate) fn open_append(path: &Path) -> Result<File, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::State;
 
     #[test]
     fn missing_status_is_pending_and_a_written_one_reads_back() {

@@ -31,3 +31,19 @@ pub struct RunStatus {
     /// Tokens per second of the newest stretch; 0 before the first.
     pub tokens_per_s: f64,
 }
+
+impl RunStatus {
+    /// Of a run that was never started.
+    pub fn pending() -> RunStatus {
+        RunStatus {
+            state: State::Pending,
+            step: 0,
+            steps: 0,
+            tokens: 0,
+            train_loss: None,
+            validation_loss: None,
+            reason: None,
+            tokens_per_s: 0.0,
+        }
+    }
+}

@@ -17,12 +17,11 @@ fn shard(path: &Path, vocab_size: usize, tokens: &[u32]) -> PathBuf {
     path.into()
 }
 
-/// All whole windows of the files as (tokens, targets), in order.
-fn read_all(
-    paths: &[PathBuf],
-    vocab_size: usize,
-    seq_len: usize,
-) -> Result<Vec<(Vec<i32>, Vec<i32>)>, DataError> {
+/// Tokens and targets.
+type Window = (Vec<i32>, Vec<i32>);
+
+/// All whole windows of the files, in order.
+fn read_all(paths: &[PathBuf], vocab_size: usize, seq_len: usize) -> Result<Vec<Window>, DataError> {
     let corpus = Corpus::open(paths, vocab_size)?;
     let validation = Validation::new(corpus, usize::MAX, 1, seq_len)?;
     (0..validation.batches())
