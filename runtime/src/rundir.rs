@@ -211,7 +211,22 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FileError
 /// A name beside `path` that no reader looks at, its own for every process.
 pub fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp-{}", std::process::id()))
+    path.with_file_name(format!(".{name}{TEMPORARY}{}", std::process::id()))
+}
+
+const TEMPORARY: &str = ".tmp-";
+
+/// Removes what killed processes left under temporary names in `dir`, which must have no other writer.
+pub(crate) fn sweep_temporary(dir: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.contains(TEMPORARY) {
+            fs::remove_file(entry.path()).at("remove", &entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the names in `dir` are on the disk.

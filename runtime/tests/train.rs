@@ -161,8 +161,12 @@ fn kills_at_any_instant_change_nothing() {
     let output = worker(&run).output().unwrap();
     assert_eq!(exit_code(&output), EXIT_FINISHED, "{output:?}");
     assert_eq!(result(&run), expected);
-    let left: Vec<_> = fs::read_dir(run.checkpoints()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names =
+        |dir: &Path| -> Vec<_> { fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect() };
+    let left = names(&run.checkpoints());
     assert_eq!(left.len(), 2, "{left:?}");
+    let hidden = names(run.root()).into_iter().filter(|n| n.to_string_lossy().starts_with('.')).count();
+    assert_eq!(hidden, 0, "no temporary file stays");
 }
 
 /// Starts a worker on a run that is long, and waits until it works.

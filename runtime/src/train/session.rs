@@ -7,7 +7,7 @@ use crate::data::{Corpus, Sampler, Validation};
 use crate::exec::Executor;
 use crate::lease::Lease;
 use crate::metrics::{self, Metrics, Position, Row};
-use crate::rundir::RunDir;
+use crate::rundir::{RunDir, sweep_temporary};
 use crate::status::{RunStatus, State};
 use crate::tensorboard::EventWriter;
 use isoflop_kernels::DType;
@@ -147,6 +147,7 @@ impl<'a> Session<'a> {
             }
         }
         lease.check()?;
+        sweep_temporary(run.root())?;
         let metrics = Metrics::open(run, config, from, &mut warnings)?;
         warnings.iter().for_each(|w| warn(w));
         let events = match config.tensorboard {
