@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use smallvec::{SmallVec, smallvec};
 use std::hash::{Hash, Hasher};
 
-pub fn cse(g: &mut Graph) {
+pub fn run(g: &mut Graph) {
     let mut seen: FxHashMap<u64, SmallVec<[NodeIndex; 1]>> = FxHashMap::default();
     let mut merged_into: FxHashMap<NodeIndex, NodeIndex> = FxHashMap::default();
     for n in g.topological() {

@@ -5,7 +5,10 @@ pub mod cse;
 pub mod pipeline;
 pub mod simplify;
 
+use crate::fuse::decision::CostModel;
 use crate::graph::Graph;
+use crate::lower::product;
+use crate::{fuse, matcher, recompute};
 
 /// One rewriting of a graph that keeps what it computes.
 pub struct Pass {
@@ -23,7 +26,7 @@ static ALL: &[Pass] = &[
         name: "simplify",
         description: "identities, shape operations that undo each other, constants whose value is exact",
         changes_rounding: false,
-        run: simplify::simplify,
+        run: simplify::run,
     },
     Pass {
         name: "fold",
@@ -35,13 +38,51 @@ static ALL: &[Pass] = &[
         name: "cse",
         description: "nodes that compute the same become one",
         changes_rounding: false,
-        run: cse::cse,
+        run: cse::run,
     },
     Pass {
         name: "dce",
         description: "nodes that no output needs are removed; inputs stay",
         changes_rounding: false,
         run: dce,
+    },
+    Pass {
+        name: "match-attention",
+        description: "relative attention and its gradient, written in primitives, become library calls",
+        changes_rounding: true,
+        run: |g| {
+            matcher::match_attention(g);
+        },
+    },
+    Pass {
+        name: "recompute",
+        description: "cheap forward values are computed again in the backward pass instead of being kept",
+        changes_rounding: false,
+        run: |g| {
+            recompute::recompute(g);
+        },
+    },
+    Pass {
+        name: "legalize",
+        description: "transposes before dots that no strides describe",
+        changes_rounding: false,
+        run: product::legalize,
+    },
+    Pass {
+        name: "fuse",
+        description: "operations become generated kernels, merged where that saves time",
+        changes_rounding: false,
+        run: |g| {
+            fuse::fuse(g, &CostModel::default(), true);
+        },
+    },
+    Pass {
+        name: "outline",
+        description: "every operation becomes a generated kernel of its own: `fuse` without merging",
+        changes_rounding: false,
+        run: |g| {
+            fuse::fuse(g, &CostModel::default(), false);
+        },
     },
 ];
 

@@ -41,7 +41,7 @@ impl Token {
 }
 
 /// Ids above this leave no room for the nodes passes add.
-const LARGEST_ID: u32 = 1 << 30;
+pub(super) const LARGEST_ID: u32 = 1 << 30;
 
 fn starts_word(c: u8) -> bool {
     c.is_ascii_alphabetic() || c == b'_'

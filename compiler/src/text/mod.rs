@@ -23,9 +23,11 @@
 //! * A result type may be left out where it follows from the operands; printing always says it.
 
 mod attributes;
+mod braces;
 mod lex;
 mod parse;
 mod print;
+mod resolve;
 mod suggest;
 
 pub use attributes::MNEMONICS;

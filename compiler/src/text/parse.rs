@@ -1,14 +1,12 @@
 //! Canonical text to graph. Any text gives a graph or a [`ParseError`]; none gives a panic.
 
-use super::attributes::{Attribute, MNEMONICS, Source, operation};
+use super::attributes::{Attribute, MNEMONICS, operation};
+use super::braces::{Braces, Entry};
 use super::lex::{Lexer, Span, Token};
 use super::suggest::nearest;
-use crate::graph::infer::{Types, infer};
-use crate::graph::{Axes, Graph, Library, Op, Operand, Role, Shape, TensorType, Value};
+use crate::graph::infer::Types;
+use crate::graph::{Axes, Graph, Library, Op, Role, Shape, TensorType};
 use isoflop_kernels::DType;
-use isoflop_kernels::program::Init;
-use petgraph::stable_graph::NodeIndex;
-use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 /// Extents, attributes and element counts stay below this, so that no arithmetic on them overflows.
@@ -65,44 +63,56 @@ fn one(mut p: Parser) -> Result<Graph, ParseError> {
     }
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
     file: &'a str,
     lexer: Lexer<'a>,
     token: Token,
     span: Span,
-    checked: bool,
+    /// Are types inferred and compared, and operands looked for above only?
+    pub checked: bool,
     depth: usize,
 }
 
 /// A reference as written: an id or a name, and a result.
-struct Reference {
-    target: Token,
-    result: u16,
-    span: Span,
+pub(super) struct Reference {
+    pub target: Token,
+    pub result: u16,
+    pub span: Span,
 }
 
-struct Statement {
-    id: u32,
-    span: Span,
-    op: Op,
-    operands: Vec<Reference>,
-    declared: Types,
-    scope: Option<Arc<str>>,
+/// `%7:2 = op operands {attributes} : types @scope`
+pub(super) struct Statement {
+    pub id: u32,
+    pub span: Span,
+    pub op: Op,
+    pub operands: Vec<Reference>,
+    pub results: usize,
+    /// Empty where the text leaves them out.
+    pub declared: Types,
+    pub scope: Option<Arc<str>>,
 }
 
-struct InputLine {
-    name: String,
-    span: Span,
-    ty: TensorType,
-    role: Role,
-    id: Option<u32>,
-    scope: Option<Arc<str>>,
+/// `%x: f32[4] {role=...} @scope`
+pub(super) struct InputLine {
+    pub name: String,
+    pub span: Span,
+    pub ty: TensorType,
+    pub role: Role,
+    pub id: Option<u32>,
+    pub scope: Option<Arc<str>>,
     /// The operand a region's input stands for.
     operand: Option<Reference>,
 }
 
-type Parsed<T> = Result<T, ParseError>;
+/// `name = %7`
+pub(super) struct OutputLine {
+    pub name: String,
+    pub span: Span,
+    pub value: Reference,
+}
+
+pub(super) type Parsed<T> = Result<T, ParseError>;
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, file: &'a str, checked: bool) -> Parsed<Self> {
@@ -112,7 +122,7 @@ impl<'a> Parser<'a> {
         Ok(p)
     }
 
-    fn error(&self, span: &Span, message: impl Into<String>) -> ParseError {
+    pub fn error(&self, span: &Span, message: impl Into<String>) -> ParseError {
         let start = span.start.min(self.text.len());
         let line_start = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
         let source_line = self.text[line_start..].lines().next().unwrap_or("");
@@ -128,7 +138,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn fail<T>(&self, span: &Span, message: impl Into<String>) -> Parsed<T> {
+    pub fn fail<T>(&self, span: &Span, message: impl Into<String>) -> Parsed<T> {
         Err(self.error(span, message))
     }
 
@@ -217,7 +227,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Refuses tensors so large that arithmetic on their sizes could overflow.
-    fn bounded(&self, t: &TensorType, span: &Span) -> Parsed<()> {
+    pub fn bounded(&self, t: &TensorType, span: &Span) -> Parsed<()> {
         let elements =
             t.shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e.max(1)).filter(|&n| n <= LARGEST));
         if elements.is_none() || t.rank() > LARGEST_RANK {
@@ -313,7 +323,7 @@ impl<'a> Parser<'a> {
                 _ => return p.unexpected("an output `name = %7`"),
             };
             p.expect('=', "after the output's name")?;
-            Ok((name, span, p.reference()?))
+            Ok(OutputLine { name, span, value: p.reference()? })
         })?;
         self.build(name, inputs, statements, outputs)
     }
@@ -321,7 +331,7 @@ impl<'a> Parser<'a> {
     fn statement(&mut self) -> Parsed<Statement> {
         let (token, span) = self.advance()?;
         let Token::Id(id) = token else { return self.fail(&span, "expected a node's id") };
-        let count = if self.accept(':')? { self.integer()? } else { 1 };
+        let results = if self.accept(':')? { self.integer()? } else { 1 };
         self.expect('=', "after the node's id")?;
         let at = self.span.clone();
         let Token::Word(mnemonic) = self.token.clone() else { return self.unexpected("an operation") };
@@ -362,11 +372,14 @@ impl<'a> Parser<'a> {
         } else if typed {
             declared.push(self.ty()?);
         }
-        if (typed || !self.checked) && declared.len() != count {
-            return self.fail(&span, format!("%{id} has {count} results but {} types", declared.len()));
+        if (typed || !self.checked) && declared.len() != results {
+            return self.fail(
+                &span,
+                format!("%{id} is written with {results} results and {} types", declared.len()),
+            );
         }
         let scope = self.scope()?;
-        Ok(Statement { id, span: span.start..at.end, op, operands, declared, scope })
+        Ok(Statement { id, span: span.start..at.end, op, operands, results, declared, scope })
     }
 
     /// `@name(%p0: f32[4] = %7, ...) { body }`
@@ -395,12 +408,12 @@ impl<'a> Parser<'a> {
                 };
                 let (_, span) = p.advance()?;
                 p.expect('=', "after the attribute's name")?;
-                let start = p.span.start;
+                let value_start = p.span.start;
                 let value = p.attribute()?;
-                Ok((key, value, span, start))
+                Ok(Entry { key, value, span, value_start })
             })?;
         }
-        Ok(Braces { parser: self, of: of.to_string(), at, found, asked: vec![] })
+        Ok(Braces::new(self, of, at, found))
     }
 
     fn attribute(&mut self) -> Parsed<Attribute> {
@@ -427,220 +440,5 @@ impl<'a> Parser<'a> {
             }
             _ => self.unexpected("a number, a list such as [0,1], or a name"),
         }
-    }
-
-    fn build(
-        &self,
-        name: &str,
-        inputs: Vec<InputLine>,
-        statements: Vec<Statement>,
-        outputs: Vec<(String, Span, Reference)>,
-    ) -> Parsed<Graph> {
-        let mut ids: FxHashSet<u32> = FxHashSet::default();
-        let given = inputs.iter().filter_map(|i| i.id.map(|id| (id, &i.span)));
-        for (id, span) in given.chain(statements.iter().map(|s| (s.id, &s.span))) {
-            if !ids.insert(id) && self.checked {
-                return self.fail(span, format!("the id %{id} is taken; every node has an id of its own"));
-            }
-        }
-        let mut g = Graph::new(name);
-        let mut spare = ids.iter().max().map_or(0, |m| m + 1).max(inputs.len() as u32);
-        let mut by_name: FxHashMap<&str, NodeIndex> = FxHashMap::default();
-        for (k, i) in inputs.iter().enumerate() {
-            let id = i.id.unwrap_or_else(|| {
-                let place = k as u32;
-                if ids.insert(place) {
-                    return place;
-                }
-                spare += 1;
-                spare - 1
-            });
-            let op = Op::Input { name: i.name.clone(), role: i.role };
-            let n = g.add_with_id(id, op, &[], std::slice::from_ref(&i.ty), i.scope.clone());
-            if by_name.insert(&i.name, n).is_some() && self.checked {
-                return self
-                    .fail(&i.span, format!("an input %{} is already there; names are unique", i.name));
-            }
-        }
-        let mut by_id: FxHashMap<u32, NodeIndex> = FxHashMap::default();
-        if !self.checked {
-            for s in &statements {
-                let n = g.add_with_id(s.id, s.op.clone(), &[], &s.declared, s.scope.clone());
-                by_id.entry(s.id).or_insert(n);
-            }
-        }
-        let find = |g: &Graph, by_id: &FxHashMap<u32, NodeIndex>, r: &Reference| -> Parsed<Value> {
-            let node = match &r.target {
-                Token::Id(id) => by_id.get(id).copied(),
-                Token::Named(name) => by_name.get(name.as_str()).copied(),
-                _ => None,
-            };
-            let Some(node) = node else {
-                let hint = match &r.target {
-                    Token::Named(n) => {
-                        nearest(n, by_name.keys().copied()).map(|m| format!("; did you mean `%{m}`?"))
-                    }
-                    _ => None,
-                };
-                let message =
-                    format!("{} is not defined above{}", r.target.describe(), hint.unwrap_or_default());
-                return self.fail(&r.span, message);
-            };
-            let results = g.node(node).results.len();
-            if r.result as usize >= results {
-                let message =
-                    format!("{} has {results} results; there is no #{}", r.target.describe(), r.result);
-                return self.fail(&r.span, message);
-            }
-            Ok(Value { node, result: r.result })
-        };
-        for (k, s) in statements.into_iter().enumerate() {
-            let operands: Vec<Value> =
-                s.operands.iter().map(|r| find(&g, &by_id, r)).collect::<Parsed<_>>()?;
-            if !self.checked {
-                let node = NodeIndex::new(inputs.len() + k);
-                for (position, v) in operands.iter().enumerate() {
-                    g.nodes.add_edge(v.node, node, Operand { position: position as u16, result: v.result });
-                }
-                continue;
-            }
-            let types: Vec<&TensorType> = operands.iter().map(|&v| g.ty(v)).collect();
-            let results = infer(&s.op, &types, &s.declared).map_err(|m| self.error(&s.span, m))?;
-            for t in &results {
-                self.bounded(t, &s.span)?;
-            }
-            if !s.declared.is_empty() && s.declared != results {
-                let results: Vec<String> = results.iter().map(|t| t.to_string()).collect();
-                let declared: Vec<String> = s.declared.iter().map(|t| t.to_string()).collect();
-                let (gives, says) = (results.join(", "), declared.join(", "));
-                return self
-                    .fail(&s.span, format!("{} gives {gives}, the text says {says}", s.op.mnemonic()));
-            }
-            let n = g.add_with_id(s.id, s.op, &operands, &results, s.scope);
-            by_id.insert(s.id, n);
-        }
-        for (name, span, r) in &outputs {
-            if self.checked && g.output_named(name).is_some() {
-                return self.fail(span, format!("an output {name} is already there; names are unique"));
-            }
-            let v = find(&g, &by_id, r)?;
-            g.output(name, v);
-        }
-        Ok(g)
-    }
-}
-
-/// Attributes of one node, asked for by name; what nobody asked for is an error.
-struct Braces<'a, 'p> {
-    parser: &'p Parser<'a>,
-    of: String,
-    at: Span,
-    /// Name, value, span of the name, start of the value.
-    found: Vec<(String, Attribute, Span, usize)>,
-    asked: Vec<&'static str>,
-}
-
-impl Braces<'_, '_> {
-    fn has(&self, key: &str) -> bool {
-        self.found.iter().any(|f| f.0 == key)
-    }
-
-    fn take<T>(
-        &mut self,
-        key: &'static str,
-        wanted: &str,
-        read: impl Fn(Attribute) -> Option<T>,
-    ) -> Parsed<T> {
-        self.asked.push(key);
-        let Some(k) = self.found.iter().position(|f| f.0 == key) else {
-            // Another key that is close to the one that is missing is more likely misspelt than surplus.
-            return match self.found.iter().find(|f| nearest(&f.0, [key]).is_some()) {
-                Some((near, _, span, _)) => self
-                    .parser
-                    .fail(span, format!("{} has no attribute `{near}`; did you mean `{key}`?", self.of)),
-                None => self
-                    .parser
-                    .fail(&self.at, format!("{} needs the attribute `{key}`: {{{key}={wanted}}}", self.of)),
-            };
-        };
-        let (_, value, _, start) = self.found.remove(k);
-        let place = start..start + 1;
-        read(value)
-            .ok_or_else(|| self.parser.error(&place, format!("`{key}` of {} must be like {wanted}", self.of)))
-    }
-
-    fn id(&mut self, key: &'static str) -> Parsed<u32> {
-        self.take(key, "7", |a| match a {
-            Attribute::Integer(n) if n <= 1 << 30 => Some(n as u32),
-            _ => None,
-        })
-    }
-
-    fn role(&mut self) -> Parsed<Role> {
-        let role = self.take("role", "state, or data, or table", |a| match a {
-            Attribute::Word(w) if matches!(w.as_str(), "data" | "state" | "table") => Some(w),
-            _ => None,
-        })?;
-        if role == "data" {
-            return Ok(Role::Data);
-        }
-        let wanted = "zeros, or ones, or normal, or relative-sinusoid";
-        let init = self.take("init", wanted, |a| match a {
-            Attribute::Word(w) => match w.as_str() {
-                "zeros" => Some(Init::Zeros),
-                "ones" => Some(Init::Ones),
-                "normal" => Some(Init::Normal { std: 0.0 }),
-                "relative-sinusoid" => Some(Init::RelativeSinusoid),
-                _ => None,
-            },
-            _ => None,
-        })?;
-        let init = match init {
-            Init::Normal { .. } => Init::Normal { std: self.number("std")? },
-            other => other,
-        };
-        Ok(if role == "state" { Role::State(init) } else { Role::Table(init) })
-    }
-
-    fn finish(self) -> Parsed<()> {
-        let Some((key, _, span, _)) = self.found.first() else { return Ok(()) };
-        let allowed = if self.asked.is_empty() { "none is".into() } else { self.asked.join(", ") };
-        self.parser.fail(span, format!("{} has no attribute `{key}`; allowed: {allowed}", self.of))
-    }
-}
-
-impl Source for Braces<'_, '_> {
-    fn integer(&mut self, key: &'static str) -> Parsed<usize> {
-        self.take(key, "1", |a| match a {
-            Attribute::Integer(n) => Some(n),
-            _ => None,
-        })
-    }
-
-    fn number(&mut self, key: &'static str) -> Parsed<f64> {
-        self.take(key, "1.0", |a| match a {
-            Attribute::Number(x) => Some(x),
-            Attribute::Integer(n) => Some(n as f64),
-            Attribute::Word(w) => match w.as_str() {
-                "inf" => Some(f64::INFINITY),
-                "nan" => Some(f64::NAN),
-                _ => None,
-            },
-            Attribute::List(_) => None,
-        })
-    }
-
-    fn word(&mut self, key: &'static str) -> Parsed<String> {
-        self.take(key, "data", |a| match a {
-            Attribute::Word(w) => Some(w),
-            _ => None,
-        })
-    }
-
-    fn axes(&mut self, key: &'static str) -> Parsed<Axes> {
-        self.take(key, "[0,1]", |a| match a {
-            Attribute::List(l) => Some(l),
-            _ => None,
-        })
     }
 }

@@ -20,7 +20,7 @@ use petgraph::visit::EdgeRef;
 use std::collections::VecDeque;
 
 /// Only what keeps every bit.
-pub fn simplify(g: &mut Graph) {
+pub fn run(g: &mut Graph) {
     Rewriter::new(g, false).run();
 }
 
