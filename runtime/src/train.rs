@@ -3,7 +3,7 @@
 //! Everything that decides a number comes from `config.toml`, the artifact and the data. A run that is killed and
 //! started again ends with the same `metrics.csv` and the same last checkpoint, byte for byte, as one that was not.
 
-mod session;
+mod attempt;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
@@ -12,8 +12,8 @@ use crate::lease::{Lease, LeaseError};
 use crate::metrics::MetricsError;
 use crate::rundir::{FileError, RunDir, RunDirError};
 use crate::status::{RunStatus, State};
+use attempt::Attempt;
 use isoflop_kernels::artifact::ArtifactError;
-use session::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -138,8 +138,8 @@ pub fn train(run_dir: &Path, options: Options<'_>) -> Result<Outcome, TrainError
         return Ok(outcome);
     }
     (status.steps, status.reason, status.tokens_per_s) = (config.steps, None, 0.0);
-    let result = Session::start(&run, &config, &lease, &mut status, threads, progress, warn)
-        .and_then(|session| session.run(&stop, stop_after_steps));
+    let result = Attempt::start(&run, &config, &lease, &mut status, threads, progress, warn)
+        .and_then(|attempt| attempt.run(&stop, stop_after_steps));
     if let Err(e) = &result
         && !e.is_not_owner()
         && lease.check().is_ok()

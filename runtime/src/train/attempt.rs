@@ -56,7 +56,7 @@ fn check_shapes(artifact: &Artifact, program: &'static str, config: &RunConfig) 
 }
 
 /// One attempt at a run, from taking it to its end or the next stop.
-pub(super) struct Session<'a> {
+pub(super) struct Attempt<'a> {
     run: &'a RunDir,
     config: &'a RunConfig,
     lease: &'a Lease,
@@ -84,7 +84,7 @@ struct Clock {
     row: (Instant, u64),
 }
 
-impl<'a> Session<'a> {
+impl<'a> Attempt<'a> {
     /// Opens everything and takes up the newest whole checkpoint, or the initial weights.
     pub(super) fn start(
         run: &'a RunDir,
@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
         threads: Option<usize>,
         progress: &'a mut dyn FnMut(&RunStatus),
         warn: &mut dyn FnMut(&str),
-    ) -> Result<Session<'a>, TrainError> {
+    ) -> Result<Attempt<'a>, TrainError> {
         let resolve = |paths: &[PathBuf]| paths.iter().map(|p| run.resolve(p)).collect::<Vec<_>>();
         let artifact = Artifact::open(&run.resolve(&config.artifact))?;
         let mut executor = Executor::load(&artifact, threads.unwrap_or(config.threads))?;
@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
             false => None,
         };
         let now = Instant::now();
-        let mut session = Session {
+        let mut attempt = Attempt {
             run,
             config,
             lease,
@@ -173,8 +173,8 @@ impl<'a> Session<'a> {
             saved: loaded.map(|c| c.meta.step),
             clock: Clock { began: now, status: (now, from.step), row: (now, from.step) },
         };
-        session.enter(State::Running, None)?;
-        Ok(session)
+        attempt.enter(State::Running, None)?;
+        Ok(attempt)
     }
 
     pub(super) fn run(
