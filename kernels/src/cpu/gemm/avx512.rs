@@ -21,8 +21,6 @@ const MAX_K: usize = 384;
 const MAX_COLS: usize = 256;
 /// Row blocks of a packed at once: with MAX_K columns 252 KiB; both together stay in L2.
 const MAX_BLOCKS: usize = 12;
-/// From this row stride on (4 KiB), 14 rows of `a` would compete for the same lines of L1.
-const PACK_A_STRIDE: usize = 1024;
 /// Steps of k that prefetches run ahead.
 const AHEAD: usize = 8;
 
@@ -38,9 +36,16 @@ struct Scratch {
     b: Vec<__m512>,
 }
 
-/// Whether this kernel takes the product: by shape and CPU only. Products with hardly any columns would waste lanes.
+/// From this row stride of `a` on (2 KiB), 14 rows read in place compete for the same lines of L1.
+const FAR_ROWS: usize = 512;
+/// From this many elements of `c` on, an `a` whose columns are contiguous is better packed for all of `c` at once.
+const LARGE_C: usize = 1 << 14;
+
+/// Whether this kernel takes the product, by shape and CPU only. It is ahead of crate `gemm` where packing matters
+/// (measured by `examples/gemm_speed.rs`); large products and those with hardly any columns are the crate's.
 pub fn handles(g: &Gemm) -> bool {
-    *AVAILABLE && g.c[2] == 1 && g.n >= 4
+    let large = if g.a[2] == 1 { g.a[1] >= FAR_ROWS } else { g.m * g.n >= LARGE_C };
+    *AVAILABLE && g.c[2] == 1 && g.n >= 4 && !large
 }
 
 /// The place and strides of an operand.
@@ -79,9 +84,8 @@ unsafe fn blocked(g: &Gemm, a: View, b: View, c: *mut f32, scratch: &mut Scratch
     let block_start = |block: usize| g.m * block / row_blocks;
     // b in place: when it is read hardly more than once, or when its rows are dense anyway.
     let direct_b = b.col == 1 && (row_blocks <= 2 || (g.n <= COLS && b.row <= COLS));
-    // a in place: when it is read once, or when its rows are streams that do not fall on the same lines of L1.
-    let direct_a =
-        if a.row == 1 { g.n <= COLS } else { a.col == 1 && (g.n <= COLS || a.row < PACK_A_STRIDE) };
+    // a in place: when it is read once, or when its rows are streams (see `handles`).
+    let direct_a = a.col == 1 || (a.row == 1 && g.n <= COLS);
     let k_step = g.k.div_ceil(g.k.div_ceil(MAX_K).max(1)).next_multiple_of(LANES).max(LANES);
     for k0 in (0..g.k.max(1)).step_by(k_step) {
         let k = k_step.min(g.k - k0);
@@ -341,7 +345,8 @@ impl Tile {
         let mask = |v: usize| if v + 1 == V { tail } else { !0 };
         let mut acc = [[_mm512_setzero_ps(); V]; R];
         let (mut a, mut b) = (self.a.ptr, self.b);
-        // SAFETY: k steps of R elements of a and V masked vectors of b, R masked rows of c: all within the tile.
+        // SAFETY: k steps of R elements of a and V masked vectors of b, R masked rows of c: all within the tile;
+        // prefetches may name any address.
         unsafe {
             for _ in 0..self.k {
                 let mut columns = [_mm512_setzero_ps(); V];
@@ -364,11 +369,10 @@ impl Tile {
             for (i, row) in acc.iter().enumerate() {
                 for (v, sum) in row.iter().enumerate() {
                     let place = self.c.add(i * self.c_row + v * LANES);
-                    let value = if self.accumulate {
-                        _mm512_add_ps(_mm512_maskz_loadu_ps(mask(v), place), *sum)
-                    } else {
-                        *sum
-                    };
+                    let mut value = *sum;
+                    if self.accumulate {
+                        value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask(v), place), value);
+                    }
                     _mm512_mask_storeu_ps(place, mask(v), value);
                 }
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Work worth handing to a thread: about ten microseconds of one core.
 const FLOPS_PER_TASK: u64 = 1 << 20;
-/// More tasks than this would only repeat packing; it keeps eight threads within an eighth of even load.
+/// More tasks than this would only repeat packing; 2, 4 and 8 threads share them evenly.
 const MAX_TASKS: u64 = 16;
 /// Tasks are not made smaller than this in rows or columns, close to what a register tile holds.
 const MIN_ROWS: usize = 14;
