@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::file::Sweep;
 use crate::plan::{Plan, PlannedRun};
-use isoflop_compiler::config::{ModelConfig, StepConfig};
-use isoflop_compiler::{CompileError, ProgramPlan, driver, plan_program};
+use isoflop_compiler::driver::{CompileError, CompileOptions, Compiled, compile, plan_program};
+use isoflop_compiler::mlir::Target;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -46,14 +46,6 @@ fn for_size<T>(run: &PlannedRun, result: Result<T, CompileError>) -> Result<T, S
     result.map_err(|source| SizeError { size: run.size.clone(), batch: run.batch, source })
 }
 
-/// The programs of a run's step, without machine code.
-///
-/// # Errors
-/// When the compiler refuses the model.
-pub fn programs(model: &ModelConfig, step: &StepConfig) -> Result<ProgramPlan, CompileError> {
-    plan_program(model, step)
-}
-
 /// Fills in memory and seconds of every run from its compiled memory plan and a device description.
 ///
 /// # Errors
@@ -64,9 +56,9 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
         .distinct
         .par_iter()
         .map(|run| {
-            let programs = for_size(run, programs(&run.model, &run.step()))?;
-            let memory = programs.train.total_bytes();
-            Ok((memory, device.seconds(&programs.train), device.seconds(&programs.eval)))
+            let planned = for_size(run, plan_program(&run.model, &run.step()))?;
+            let seconds = [&planned.train, &planned.eval].map(|l| device.seconds(&l.program));
+            Ok((planned.memory_bytes(), seconds[0], seconds[1]))
         })
         .collect::<Result<_, SizeError>>()?;
     let of_run = steps.of_run;
@@ -95,10 +87,30 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
     Ok(())
 }
 
-/// Compiles the step of `run` into `artifacts/<hash>` and returns that folder.
+/// For this machine, into `artifacts`, with the user's cache of kernels.
+pub fn options(artifacts: &Path) -> CompileOptions {
+    CompileOptions {
+        target: Target::host(),
+        artifacts: artifacts.to_owned(),
+        cache: kernel_cache(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// Where compiled kernels are kept for all studies: `$ISOFLOP_CACHE`, else the user's cache folder.
+pub fn kernel_cache() -> PathBuf {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("ISOFLOP_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|c| c.join("isoflop")))
+        .or_else(|| var("HOME").map(|h| h.join(".cache/isoflop")))
+        .unwrap_or_else(|| std::env::temp_dir().join("isoflop-cache"))
+        .join("kernels")
+}
+
+/// Compiles the step of `run` into `<artifacts>/<hash>`.
 ///
 /// # Errors
 /// When the compiler refuses the model or the folder cannot be written.
-pub fn artifact(run: &PlannedRun, artifacts: &Path) -> Result<PathBuf, SizeError> {
-    for_size(run, driver::compile(&run.model, &run.step(), &driver::Options::new(artifacts)))
+pub fn artifact(run: &PlannedRun, options: &CompileOptions) -> Result<Compiled, SizeError> {
+    for_size(run, compile(&run.model, &run.step(), options))
 }

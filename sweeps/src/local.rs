@@ -10,7 +10,6 @@ use isoflop_runtime::config::DataConfig;
 use isoflop_runtime::rundir::FileError;
 use isoflop_runtime::status::State;
 use isoflop_runtime::train::{EXIT_CONTINUE, EXIT_DIVERGED, EXIT_FINISHED, EXIT_NOT_OWNER};
-use rayon::prelude::*;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -48,8 +47,10 @@ pub enum Event {
     Compiling {
         steps: usize,
     },
+    /// `kernels` of them were compiled now; the others came from the cache.
     Compiled {
         steps: usize,
+        kernels: usize,
         seconds: f64,
     },
     Started {
@@ -154,14 +155,14 @@ fn prepare(
     if !missing.is_empty() {
         on_event(Event::Compiling { steps: missing.len() });
         let began = Instant::now();
-        let compiled: Vec<PathBuf> = missing
-            .par_iter()
-            .map(|step| compile::artifact(steps.distinct[*step], &study.artifacts()))
-            .collect::<Result<_, _>>()?;
-        on_event(Event::Compiled { steps: missing.len(), seconds: began.elapsed().as_secs_f64() });
-        for (step, path) in missing.into_iter().zip(compiled) {
-            artifacts[step] = Some(path);
+        let compiler = compile::options(&study.artifacts());
+        let mut kernels = 0;
+        for step in &missing {
+            let compiled = compile::artifact(steps.distinct[*step], &compiler)?;
+            kernels += compiled.kernels_compiled;
+            artifacts[*step] = Some(compiled.artifact.dir);
         }
+        on_event(Event::Compiled { steps: missing.len(), kernels, seconds: began.elapsed().as_secs_f64() });
     }
     for run in queue {
         if let Some(artifact) = &artifacts[steps.of_run[*run]] {

@@ -11,7 +11,7 @@ pub use schema::PlanKind;
 use crate::family::Size;
 use crate::fit::FitOptions;
 use error::Source;
-use isoflop_compiler::config::AdamW;
+use isoflop_compiler::config::{AdamW, ModelConfig};
 use isoflop_compiler::count::Convention;
 use isoflop_runtime::config::Decay;
 use std::path::{Path, PathBuf};
@@ -123,8 +123,7 @@ pub struct DataSpec {
 /// # Errors
 /// When the file cannot be read, is not TOML, has an unknown key, or says something that cannot be.
 pub fn read(path: &Path) -> Result<Sweep, ReadError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ReadError::File { file: path.to_owned(), source })?;
+    let text = read_text(path)?;
     Ok(parse(path, &text)?)
 }
 
@@ -138,10 +137,29 @@ pub fn parse(path: &Path, text: &str) -> Result<Sweep, Box<FileError>> {
     resolve::resolve(&source, &file)
 }
 
+/// Reads the description of one model; none where the file has no `n_layers` at its top, as a sweep has not.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_model(path: &Path) -> Result<Option<ModelConfig>, ReadError> {
+    let text = read_text(path)?;
+    if !toml::from_str::<toml::Table>(&text).is_ok_and(|table| table.contains_key("n_layers")) {
+        return Ok(None);
+    }
+    let source = Source { file: path, text: &text };
+    let model: ModelConfig = toml::from_str(&text).map_err(|e| source.from_toml(&e))?;
+    model.check().map_err(|why| source.error(0..0, "", why, None))?;
+    Ok(Some(model))
+}
+
+fn read_text(path: &Path) -> Result<String, ReadError> {
+    std::fs::read_to_string(path).map_err(|source| ReadError::File { file: path.to_owned(), source })
+}
+
 /// A sweep file could not be read or is wrong.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ReadError {
-    #[error("cannot read the sweep file {}: {source}", file.display())]
+    #[error("cannot read {}: {source}", file.display())]
     #[diagnostic(help("sweep files that come with isoflop are in sweeps/examples"))]
     File { file: PathBuf, source: std::io::Error },
     #[error(transparent)]

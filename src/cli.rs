@@ -1,0 +1,90 @@
+//! The command line: verbs and what they have in common.
+
+use crate::verbs;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// Plans, compiles, runs and fits families of Gopher models from one sweep file.
+#[derive(Parser)]
+#[command(name = "isoflop", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLE)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[cfg(feature = "study")]
+const EXAMPLE: &str = "Example, from a sweep file to a report:
+  isoflop data prepare --source gcide --out corpus/gcide
+  isoflop plan sweeps/examples/nano.toml
+  isoflop run sweeps/examples/nano.toml --out studies/nano
+  isoflop fit studies/nano
+  isoflop report studies/nano";
+
+#[cfg(not(feature = "study"))]
+const EXAMPLE: &str = "Example:
+  isoflop train studies/nano/runs/c1e11-n21k-s0
+
+This is the worker: it trains what a full isoflop planned and compiled.";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show every run of a sweep: shape, parameters, tokens, FLOPs, memory, time
+    #[cfg(feature = "study")]
+    Plan(verbs::plan::Args),
+    /// Compile the models of a sweep, or one model, and show any stage of it
+    #[cfg(feature = "study")]
+    Compile(verbs::compile::Args),
+    /// Run compiler passes over a graph in text form
+    #[cfg(feature = "study")]
+    Opt(verbs::opt::Args),
+    /// Run a sweep on this machine; starts again only what is not finished
+    #[cfg(feature = "study")]
+    Run(verbs::run::Args),
+    /// Train one run directory: what every executor starts
+    Train(verbs::train::Args),
+    /// Show where the runs of a study stand
+    #[cfg(feature = "study")]
+    Status(verbs::status::Args),
+    /// Fit scaling laws to the finished runs of a study
+    #[cfg(feature = "study")]
+    Fit(verbs::fit::Args),
+    /// Write a study's report as one HTML page
+    #[cfg(feature = "study")]
+    Report(verbs::report::Args),
+    /// Make token files from text
+    #[command(subcommand)]
+    Data(verbs::data::Data),
+    /// Print a completion script for a shell
+    Completions(verbs::completions::Args),
+}
+
+/// How tables are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[cfg(feature = "study")]
+pub enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+pub fn run(cli: Cli) -> miette::Result<ExitCode> {
+    match cli.verb {
+        #[cfg(feature = "study")]
+        Verb::Plan(args) => verbs::plan::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Compile(args) => verbs::compile::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Opt(args) => verbs::opt::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Run(args) => verbs::run::run(&args),
+        Verb::Train(args) => verbs::train::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Status(args) => verbs::status::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Fit(args) => verbs::fit::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Report(args) => verbs::report::run(&args),
+        Verb::Data(data) => verbs::data::run(&data),
+        Verb::Completions(args) => verbs::completions::run(&args),
+    }
+}

@@ -1,0 +1,19 @@
+//! One file for each verb of the command line.
+
+#[cfg(feature = "study")]
+pub mod compile;
+pub mod completions;
+pub mod data;
+#[cfg(feature = "study")]
+pub mod fit;
+#[cfg(feature = "study")]
+pub mod opt;
+#[cfg(feature = "study")]
+pub mod plan;
+#[cfg(feature = "study")]
+pub mod report;
+#[cfg(feature = "study")]
+pub mod run;
+#[cfg(feature = "study")]
+pub mod status;
+pub mod train;
