@@ -117,6 +117,7 @@ fn options_outside_their_range_are_refused() {
     assert!(fit(FitOptions { level: 1.0, ..usual() }).contains("fit option `level` is 1"));
     assert!(fit(FitOptions { approaches: vec![4], ..usual() }).contains("`approaches` is [4]"));
     assert!(fit(FitOptions { approaches: vec![], ..usual() }).contains("one or more of 1, 2, 3"));
+    assert!(fit(FitOptions { bootstrap: 1 << 40, ..usual() }).contains("0 to 100000 resamples"));
     assert!(fit(FitOptions { targets: vec![-1.0], ..usual() }).contains("`targets` is -1"));
 }
 

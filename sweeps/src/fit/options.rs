@@ -36,6 +36,9 @@ pub struct FitOptions {
     pub targets: Vec<f64>,
 }
 
+/// More resamples than this take memory and time and change no interval that matters.
+const MOST_RESAMPLES: usize = 100_000;
+
 impl Default for FitOptions {
     /// All approaches, 1,000 resamples, 90 % intervals, validation loss, all parameters, no targets.
     fn default() -> Self {
@@ -59,6 +62,9 @@ impl FitOptions {
         }
         if self.approaches.is_empty() || self.approaches.iter().any(|k| !(1..=3).contains(k)) {
             return bad("approaches", format!("{:?}", self.approaches), "one or more of 1, 2, 3");
+        }
+        if self.bootstrap > MOST_RESAMPLES {
+            return bad("bootstrap", self.bootstrap.to_string(), "0 to 100000 resamples");
         }
         if let Some(target) = self.targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
             return bad("targets", target.to_string(), "FLOPs above 0");

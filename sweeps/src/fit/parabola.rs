@@ -120,11 +120,13 @@ pub(crate) fn fit(
     let interior = |m: &&IsoflopMinimum| m.flag == MinimumFlag::Interior;
     let usable = minima.iter().filter(interior).count();
     let Some(best) = laws(minima.iter().filter(interior)) else {
-        let why = format!(
-            "approach 2 needs 2 budgets whose minimum lies inside the sizes tried, found {usable} ({} budgets, {} with 3 sizes)",
-            all.len(),
-            minima.len()
-        );
+        let why = match all.len() {
+            0 => "approach 2 needs isoFLOP budgets, and the runs belong to none".into(),
+            n => format!(
+                "approach 2 needs 2 budgets whose minimum lies inside the sizes tried, found {usable} ({n} budgets, {} with 3 sizes)",
+                minima.len()
+            ),
+        };
         return Err((minima, why));
     };
     // Only the budgets that the estimate rests on are resampled; those of them that lose their minimum sit out.

@@ -277,6 +277,13 @@ pub(crate) fn isoflop(input: &ReportInput) -> Option<Figure> {
         Some(b) => ramp(place(&budgets, b), budgets.len()),
         None => "var(--muted)".into(),
     };
+    // Without budgets the colour is the compute: 12 steps from the least to the most.
+    let [least, most] =
+        finished.iter().fold([f64::INFINITY, 0.0f64], |m, (r, _)| [m[0].min(r.flops), m[1].max(r.flops)]);
+    let by_compute = |flops: f64| {
+        let share = if most > least { (flops / least).ln() / (most / least).ln() } else { 0.5 };
+        ramp((11.0 * share).round() as usize, 12)
+    };
     for m in fit.map(|f| f.minima.as_slice()).unwrap_or_default() {
         let style = format!("--c:{}", colour(Some(m.budget)));
         let (low, high) = (m.tried[0] / 1.15, m.tried[1] * 1.15);
@@ -294,7 +301,10 @@ pub(crate) fn isoflop(input: &ReportInput) -> Option<Figure> {
             shape: Shape::Circle,
             size: 4.0,
             class: "run".into(),
-            style: format!("--c:{}", colour(run.budget)),
+            style: match budgets.is_empty() {
+                true => format!("--c:{}", by_compute(run.flops)),
+                false => format!("--c:{}", colour(run.budget)),
+            },
             tip: format!(
                 "{}: {} parameters, {} tokens{budget}: {loss:.3} nats per token",
                 run.id,
@@ -352,7 +362,7 @@ pub(crate) fn isoflop(input: &ReportInput) -> Option<Figure> {
     };
     Some(Figure {
         id: "isoflop",
-        title: "IsoFLOP parabolas",
+        title: if budgets.is_empty() { "Loss against size" } else { "IsoFLOP parabolas" },
         caption: parabola_caption(fit, budgets.len()),
         toggles: Vec::new(),
         views: vec![View { name: "only", svg: svg(&plot) }],
@@ -375,7 +385,10 @@ fn parabola_caption(fit: Option<&Fit>, budgets: usize) -> String {
             }
             text + "."
         }
-        None if budgets == 0 => "Each dot is a run. The runs belong to no isoFLOP budget.".into(),
+        None if budgets == 0 => {
+            "Each dot is a run. The runs belong to no isoFLOP budget; the lighter the dot, the more compute."
+                .into()
+        }
         None => "Each dot is a run. Approach 2 was not fitted.".into(),
     }
 }

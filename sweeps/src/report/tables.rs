@@ -46,11 +46,26 @@ pub(crate) fn facts(study: &ReportInput) -> Vec<Fact> {
     facts
 }
 
-/// A warning in the page's words.
+/// A warning in the page's words. Messages are HTML.
 #[derive(Debug, Serialize)]
 pub(crate) struct Notice {
     pub title: &'static str,
     pub messages: Vec<String>,
+}
+
+/// Marks the exponents of sentences like "grows as C^0.446, ..." as superscripts.
+fn raised(message: &str) -> String {
+    let mut parts = message.split("C^");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let number = part.char_indices().find(|&(i, c)| {
+            let point = c == '.' && part[i + 1..].starts_with(|d: char| d.is_ascii_digit());
+            !(c.is_ascii_digit() || c == '-' || point)
+        });
+        let end = number.map_or(part.len(), |(i, _)| i);
+        out.push_str(&format!("C^{{{}}}{}", &part[..end], &part[end..]));
+    }
+    out
 }
 
 /// The warnings in their order, those of one kind together.
@@ -75,8 +90,8 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
     for warning in study.fit.iter().flat_map(|f| &f.warnings) {
         let title = title(warning.code);
         match notices.iter_mut().find(|n| n.title == title) {
-            Some(notice) => notice.messages.push(warning.message.clone()),
-            None => notices.push(Notice { title, messages: vec![warning.message.clone()] }),
+            Some(notice) => notice.messages.push(html(&raised(&warning.message))),
+            None => notices.push(Notice { title, messages: vec![html(&raised(&warning.message))] }),
         }
     }
     notices
@@ -279,4 +294,23 @@ pub(crate) fn step_time(shares: &[StepShare]) -> Vec<Bar> {
             predicted: s.predicted.map(percent),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_in_sentences_are_raised() {
+        assert_eq!(raised("as C^0.446, without as C^-0.1."), "as C^{0.446}, without as C^{-0.1}.");
+        assert_eq!(raised("no exponent"), "no exponent");
+    }
+
+    #[test]
+    fn parameters_have_three_digits_or_so() {
+        assert_eq!(
+            [1.364, 70.43, 756.2, 93743.0].map(digits),
+            ["1.364", "70.4", "756", "9.37×10<sup>4</sup>"]
+        );
+    }
 }
