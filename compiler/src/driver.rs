@@ -9,7 +9,8 @@ use crate::fuse::decision::CostModel;
 use crate::fuse::{FusionLog, fuse};
 use crate::graph::Graph;
 use crate::lower::{LowerError, Lowered, lower};
-use crate::{lower, matcher, model, recompute};
+use crate::model;
+use crate::passes::pipeline::{self, PipelineError, Trace};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -18,6 +19,8 @@ pub enum CompileError {
     Config(String),
     #[error(transparent)]
     Autodiff(#[from] AutodiffError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Lower(#[from] LowerError),
     #[cfg(feature = "mlir")]
@@ -35,39 +38,34 @@ pub enum CompileError {
     },
 }
 
-/// Which of the optional transformations run; all of them in ordinary use.
-#[derive(Clone, Copy, Debug)]
+/// The passes between the model builder and `fuse`, in order.
+pub const PIPELINE: [&str; 7] = ["match-attention", "fold", "cse", "dce", "recompute", "dce", "legalize"];
+
+/// How a graph becomes one that `lower` takes.
+#[derive(Clone, Debug)]
 pub struct OptimizeOptions {
-    /// Library calls for relative attention.
-    pub match_library: bool,
-    /// Algebraic simplification, common subexpressions, recomputation of cheap values.
-    pub simplify: bool,
-    /// Kernels of more than one operation.
+    /// Verifying, dumps and passes left out. `legalize` must stay for graphs with dots that need it.
+    pub pipeline: pipeline::Options,
+    /// Merge operations into kernels; without it every operation is a kernel of its own.
     pub fuse: bool,
     pub cost: CostModel,
 }
 
 impl Default for OptimizeOptions {
     fn default() -> Self {
-        OptimizeOptions { match_library: true, simplify: true, fuse: true, cost: CostModel::default() }
+        OptimizeOptions { pipeline: pipeline::Options::default(), fuse: true, cost: CostModel::default() }
     }
 }
 
 /// From what the model builder wrote to a graph that `lower` takes.
-pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> FusionLog {
-    if options.match_library {
-        matcher::match_attention(g);
+pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> Result<(FusionLog, Trace), PipelineError> {
+    let passes = PIPELINE.iter().map(|p| pipeline::find(p)).collect::<Result<Vec<_>, _>>()?;
+    let trace = pipeline::run(g, &passes, &options.pipeline)?;
+    let log = fuse(g, &options.cost, options.fuse);
+    if options.pipeline.verify {
+        pipeline::run(g, &[], &options.pipeline)?;
     }
-    g.remove_dead();
-    if options.simplify {
-        // passes::simplify::run(g);
-        // passes::cse::run(g);
-        g.remove_dead();
-        recompute::recompute(g);
-        g.remove_dead();
-    }
-    lower::product::legalize(g);
-    fuse(g, &options.cost, options.fuse)
+    Ok((log, trace))
 }
 
 /// A model's training step and loss as programs, without machine code.
@@ -99,10 +97,10 @@ pub fn plan_program(model: &ModelConfig, step: &StepConfig) -> Result<ProgramPla
     }
     let options = OptimizeOptions::default();
     let mut fused = model::training_graph(model, step)?;
-    let fusion = optimize(&mut fused, &options);
+    let (fusion, _) = optimize(&mut fused, &options)?;
     let train = lower(&fused)?;
     let mut loss = model::loss_graph(model, step.batch);
-    optimize(&mut loss, &options);
+    optimize(&mut loss, &options)?;
     let eval = lower(&loss)?;
     Ok(ProgramPlan { train, eval, fused, fusion })
 }
@@ -114,6 +112,7 @@ pub use with_mlir::{CompileOptions, Compiled, compile, compile_programs};
 mod with_mlir {
     use super::*;
     use crate::cache::ObjectCache;
+    use crate::lower;
     use crate::lower::kernel::KernelSpec;
     use crate::mlir::{self, Target};
     use isoflop_kernels::artifact::Artifact;

@@ -6,6 +6,7 @@ use isoflop_compiler::driver::{OptimizeOptions, optimize};
 use isoflop_compiler::graph::Graph;
 use isoflop_compiler::interp::{Tensor, interpret};
 use isoflop_compiler::model;
+use isoflop_compiler::passes::pipeline::Options;
 use isoflop_kernels::DType;
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
@@ -152,17 +153,25 @@ fn check_all(tied: bool) {
     let golden = golden(tied);
     let raw = model::training_graph(&golden.config, &golden.step).unwrap();
     golden.check(&raw);
-    let default = OptimizeOptions::default();
+    let without = |disable: &[&str], fuse| OptimizeOptions {
+        pipeline: Options {
+            disable: disable.iter().map(|d| d.to_string()).collect(),
+            verify: true,
+            ..Options::default()
+        },
+        fuse,
+        ..OptimizeOptions::default()
+    };
     let variants = [
-        default,
-        OptimizeOptions { match_library: false, ..default },
-        OptimizeOptions { simplify: false, ..default },
-        OptimizeOptions { fuse: false, ..default },
-        OptimizeOptions { match_library: false, simplify: false, fuse: false, ..default },
+        without(&[], true),
+        without(&["match-attention"], true),
+        without(&["fold", "cse", "recompute"], true),
+        without(&[], false),
+        without(&["match-attention", "fold", "cse", "recompute"], false),
     ];
     for options in variants {
         let mut g = raw.clone();
-        optimize(&mut g, &options);
+        optimize(&mut g, &options).unwrap();
         golden.check(&g);
     }
 }
