@@ -69,9 +69,16 @@ pub struct Placed {
     pub offset: usize,
 }
 
-/// The buffers outside the arena, each name once, in the order in which programs name them; and their total bytes.
-/// Programs that share a name must agree on everything about it.
-pub fn merge(programs: &[Program]) -> Result<(Vec<Placed>, HashMap<String, usize>, u64), ExecError> {
+/// The buffers outside the arena, each name once, in the order in which programs name them.
+pub struct Merged {
+    pub placed: Vec<Placed>,
+    pub by_name: HashMap<String, usize>,
+    /// Of the block that holds them all.
+    pub bytes: u64,
+}
+
+/// Gives every buffer outside the arena its place. Programs that share a name must agree on everything about it.
+pub fn merge(programs: &[Program]) -> Result<Merged, ExecError> {
     let (mut placed, mut by_name, mut bytes) = (Vec::<Placed>::new(), HashMap::new(), 0u64);
     for program in programs {
         for buffer in program.buffers.iter().filter(|b| b.space != Space::Arena) {
@@ -100,7 +107,7 @@ pub fn merge(programs: &[Program]) -> Result<(Vec<Placed>, HashMap<String, usize
             }
         }
     }
-    Ok((placed, by_name, bytes))
+    Ok(Merged { placed, by_name, bytes })
 }
 
 /// `f32[2,3] (state, Ones)`, for messages.

@@ -16,7 +16,7 @@ use isoflop_kernels::DType;
 use isoflop_kernels::artifact::Artifact;
 use isoflop_kernels::program::{Call, Init, Program, Space};
 use libloading::Library;
-use memory::{Block, Placed, shape_of};
+use memory::{Block, Merged, Placed, shape_of};
 use prepare::{Places, Prepared};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ impl Executor {
     pub fn load(artifact: &Artifact, threads: usize) -> Result<Executor, ExecError> {
         let programs = &artifact.programs;
         let library = native::open(artifact)?;
-        let (placed, by_name, bytes) = memory::merge(programs)?;
+        let Merged { placed, by_name, bytes } = memory::merge(programs)?;
         let named = Block::zeroed(bytes)?;
         let arena = Block::zeroed(programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0))?;
         let places = Places { placed: &placed, by_name: &by_name, named: &named, arena: &arena };
