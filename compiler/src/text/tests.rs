@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::graph::{Axes, Binary, Graph, Op, ReduceKind, Role, TensorType, Unary};
+use crate::passes::by_name;
+use crate::verify::verify;
 use isoflop_kernels::DType;
 use isoflop_kernels::program::Init;
 use proptest::prelude::*;
@@ -120,7 +122,15 @@ proptest! {
         let text: String = text.into_iter().collect();
         for result in [parse(&text, "f"), parse_unverified(&text, "f")] {
             match result {
-                Ok(g) => prop_assert!(!print(&g).is_empty()),
+                Ok(mut g) => {
+                    prop_assert!(!print(&g).is_empty());
+                    for pass in ["simplify", "fold", "cse", "dce"] {
+                        if verify(&g).is_ok() {
+                            (by_name(pass).unwrap().run)(&mut g);
+                            prop_assert!(verify(&g).is_ok(), "{} of\n{}", pass, text);
+                        }
+                    }
+                }
                 Err(e) => prop_assert!(e.to_string().starts_with("f:")),
             }
         }
@@ -142,4 +152,11 @@ fn the_specification_names_every_operation() {
         });
         assert!(headed, "docs/spec.md does not say what `{m}` means");
     }
+}
+
+#[test]
+fn regions_nest_only_so_deep() {
+    let text = format!("graph @g() -> () {{ {}", "%0 = fused() { ".repeat(100_000));
+    let e = parse(&text, "deep").unwrap_err();
+    assert_eq!(e.message, "regions are nested more than 16 deep");
 }

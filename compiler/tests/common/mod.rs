@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 const CONSTANTS: [f64; 9] = [0.0, 1.0, -1.0, 2.0, 0.5, 3.0, 0.1, -0.0, 8.0];
 
 /// A graph of about `size` operations on small tensors, with much for simplification to find: neutral constants,
-/// inverse shape operations, repetitions. Values stay moderate, so that rounding does not drown comparisons.
-pub fn random_graph(seed: u64, size: usize) -> Graph {
+/// inverse shape operations, repetitions. Values stay moderate, so that rounding does not drown comparisons. A `smooth`
+/// graph has no comparisons and no casts.
+pub fn random_graph(seed: u64, size: usize, smooth: bool) -> Graph {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut g = Graph::new("random");
     let mut values: Vec<Value> = (0..4)
@@ -31,7 +32,7 @@ pub fn random_graph(seed: u64, size: usize) -> Graph {
         // Recent values are likelier operands, so chains form.
         let from = rng.random_range(0..2) * values.len().saturating_sub(4);
         let x = values[rng.random_range(from..values.len())];
-        let made = step(&mut g, &mut rng, x, &values);
+        let made = step(&mut g, &mut rng, x, &values, smooth);
         let small = g.ty(made).elements() <= 200 && g.ty(made).rank() <= 5;
         if small {
             values.push(made);
@@ -44,7 +45,7 @@ pub fn random_graph(seed: u64, size: usize) -> Graph {
     g
 }
 
-fn step(g: &mut Graph, rng: &mut impl Rng, x: Value, values: &[Value]) -> Value {
+fn step(g: &mut Graph, rng: &mut impl Rng, x: Value, values: &[Value], smooth: bool) -> Value {
     let ty = g.ty(x).clone();
     let rank = ty.rank();
     let whole = ty.shape.to_vec();
@@ -80,12 +81,12 @@ fn step(g: &mut Graph, rng: &mut impl Rng, x: Value, values: &[Value]) -> Value 
             let c = g.constant_like([1.0, 2.0, 4.0, 3.0, -0.5][rng.random_range(0..5)], x);
             g.div(x, c)
         }
-        9 => {
+        9 if !smooth => {
             let y = partner(rng);
             let c = g.compare(Comparison::ALL[rng.random_range(0..6)], x, y);
             g.select(c, y, x)
         }
-        10 => {
+        10 if !smooth => {
             let to = [DType::F64, DType::F32, DType::I32, DType::Bf16][rng.random_range(0..4)];
             g.cast(x, to)
         }
@@ -144,7 +145,6 @@ fn step(g: &mut Graph, rng: &mut impl Rng, x: Value, values: &[Value]) -> Value 
         _ if rank > 0 => {
             let y = partner(rng);
             let mut side = vec![0; rank];
-            side[rng.random_range(0..rank)] = 0;
             let axis = rng.random_range(0..rank);
             side[axis] = whole[axis];
             let none = vec![0; rank];
