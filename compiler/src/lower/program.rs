@@ -148,15 +148,16 @@ struct Steps<'a> {
     storages: Storages,
     in_place: FxHashMap<(NodeIndex, usize), usize>,
     kernels: Vec<KernelSpec>,
-    kernel_at: FxHashMap<String, u32>,
+    /// By symbol, rows and rows of a task: one machine code serves any number of rows, but a launch has its own.
+    kernel_at: FxHashMap<(String, usize, usize), u32>,
     list: Vec<Step>,
 }
 
 impl Steps<'_> {
     fn kernel(&mut self, spec: KernelSpec) -> Call {
-        let symbol = spec.symbol();
+        let key = (spec.symbol(), spec.rows, spec.rows_per_task);
         let next = self.kernels.len() as u32;
-        let kernel = *self.kernel_at.entry(symbol).or_insert(next);
+        let kernel = *self.kernel_at.entry(key).or_insert(next);
         if kernel == next {
             self.kernels.push(spec);
         }
