@@ -34,8 +34,6 @@ pub struct Args {
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let study = Study::new(&args.study);
-    // A directory that is no study is told apart from one whose sweep file is broken.
-    study.read_plan().map_err(|e| miette!("{e}"))?;
     let mut options = results::options(&study).map_err(|e| miette!("{e}"))?;
     options.approaches = args.approaches.clone().unwrap_or(options.approaches);
     options.bootstrap = args.bootstrap.unwrap_or(options.bootstrap);

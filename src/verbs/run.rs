@@ -77,6 +77,9 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
     } else if summary.left > 0 {
         output::line("the same command goes on with what is left")?;
         ExitCode::from(isoflop_runtime::train::EXIT_CONTINUE as u8)
+    } else if summary.finished == 0 {
+        output::line("no run finished, so there is nothing to fit: lower the learning rate")?;
+        ExitCode::SUCCESS
     } else {
         output::line(&format!("next: isoflop fit {out}; isoflop report {out}"))?;
         ExitCode::SUCCESS

@@ -53,6 +53,7 @@ pub fn read(study: &Study) -> Result<Results, ResultsError> {
 /// # Errors
 /// When the copy of the sweep file cannot be read.
 pub fn options(study: &Study) -> Result<FitOptions, ResultsError> {
+    study.read_plan()?;
     Ok(file::read(&study.sweep_file())?.fit)
 }
 
@@ -76,6 +77,8 @@ pub fn fit(study: &Study, options: &FitOptions) -> Result<FitReport, ResultsErro
 /// # Errors
 /// When something cannot be read or written. Too few runs for a fit is no error: the page says so.
 pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
+    // A directory that is no study is told apart from one whose sweep file is broken.
+    study.read_plan()?;
     let sweep = file::read(&study.sweep_file())?;
     let (fit, fit_error) = match fit(study, &sweep.fit) {
         Ok(report) => (Some(report), String::new()),
