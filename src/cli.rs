@@ -1,7 +1,7 @@
 //! The command line: verbs and what they have in common.
 
 use crate::verbs;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Plans, compiles, runs and fits families of Gopher models from one sweep file.
@@ -59,7 +59,7 @@ enum Verb {
 }
 
 /// How tables are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 #[cfg(feature = "study")]
 pub enum Format {
     #[default]

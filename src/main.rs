@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("{report:?}");
+            output::note(&format!("{report:?}"));
             ExitCode::from(1)
         }
     }

@@ -1,4 +1,4 @@
-//! Writing to standard output without a panic when its reader has gone, and tables.
+//! Writing to standard output and error without a panic when the reader has gone, and tables.
 
 use miette::IntoDiagnostic;
 use std::io::{ErrorKind, Write};
@@ -15,6 +15,11 @@ pub fn print(text: &str) -> miette::Result<()> {
 /// Prints a line.
 pub fn line(text: &str) -> miette::Result<()> {
     print(&format!("{text}\n"))
+}
+
+/// Writes a line to standard error. A reader that went away or a full disk is no reason to stop a run.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints a value as indented JSON.

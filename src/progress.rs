@@ -1,6 +1,7 @@
 //! What a person sees while a sweep runs: a bar for each running run and one for the sweep, or plain lines where the
 //! output is no terminal.
 
+use crate::output;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isoflop_runtime::status::State;
 use isoflop_sweeps::display;
@@ -35,7 +36,11 @@ impl<'p> Progress<'p> {
     pub fn new(plan: &'p Plan, jobs: usize) -> Progress<'p> {
         if let Some(seconds) = predicted_seconds(&plan.runs, jobs) {
             let time = display::seconds(seconds);
-            eprintln!("{}: {} runs, predicted {time} with {jobs} at a time", plan.sweep, plan.runs.len());
+            output::note(&format!(
+                "{}: {} runs, predicted {time} with {jobs} at a time",
+                plan.sweep,
+                plan.runs.len()
+            ));
         }
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
@@ -76,7 +81,8 @@ impl<'p> Progress<'p> {
                     bars.runs.insert(*run, bars.all.add(bar));
                 }
                 None => {
-                    eprintln!("start  {} ({} steps)", self.plan.runs[*run].id, self.plan.runs[*run].steps)
+                    let run = &self.plan.runs[*run];
+                    output::note(&format!("start  {} ({} steps)", run.id, run.steps));
                 }
             },
             Event::Progress { run, row } => {
@@ -125,7 +131,7 @@ impl<'p> Progress<'p> {
         match &self.bars {
             // A line that cannot be shown is no reason to stop training.
             Some(bars) => drop(bars.all.println(text)),
-            None => eprintln!("{text}"),
+            None => output::note(text),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The command line as a person meets it: help, plans, wrong input, and a small sweep run, killed and continued.
 
+#![cfg(feature = "study")]
+
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -115,6 +117,12 @@ fn wrong_input_names_place_key_and_remedy() {
     let no_data = write("no_data.toml", &nano.replace("corpus/gcide", "no/corpus"));
     let message = refusal(&["run", &no_data, "--out", out.to_str().expect("UTF-8")]);
     assert!(message.contains("isoflop data prepare") && !out.exists(), "{message}");
+    let lab = Lab::new();
+    let sweep = std::fs::read_to_string(lab.path("sweep.toml")).expect("the sweep");
+    let other = sweep.replace("train = \"corpus\"", "train = \"corpus\"\ntokenizer = \"words.json\"");
+    std::fs::write(lab.path("sweep.toml"), other).expect("written");
+    let message = String::from_utf8(lab.run("tokens", "1").stderr).expect("UTF-8");
+    assert!(message.contains("`bytes`") && message.contains("--tokenizer words.json"), "{message}");
     let here = dir.path().to_str().expect("UTF-8");
     for verb in ["status", "fit", "report"] {
         let message = refusal(&[verb, here]);

@@ -87,7 +87,8 @@ fn tables(report: &FitReport) -> String {
     if !i.targets.is_empty() {
         let mut optima = output::table(&["FLOPs", "approach", "N*", "D*"], 1);
         for target in &i.targets {
-            for fit in &report.fits {
+            // A law with a parameter on its bound has no optimum worth a number.
+            for fit in report.fits.iter().filter(|fit| !fit.optimum.is_empty()) {
                 let (n, d) = fit.optimum_at(*target, i.flops_per_param_token);
                 optima.add_row([
                     format_flops(*target),

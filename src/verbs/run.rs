@@ -33,6 +33,9 @@ pub struct Args {
     /// Threads of each run; by default the cores divided by the jobs
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Compile and write the run directories, but train nothing: `isoflop train` can start them, here or elsewhere
+    #[arg(long)]
+    prepare_only: bool,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
@@ -47,7 +50,8 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let _lock = study.lock().map_err(|e| miette!("{e}"))?;
     study.adopt(&text, &plan).map_err(|e| miette!("{e}"))?;
 
-    let stop = Arc::new(AtomicBool::new(false));
+    // Asked to stop before it begins, the executor prepares every run and starts none.
+    let stop = Arc::new(AtomicBool::new(args.prepare_only));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone()).into_diagnostic()?;
     }
@@ -69,6 +73,10 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         display::seconds(progress.elapsed().as_secs_f64()),
     ))?;
     let out = args.out.display();
+    if args.prepare_only {
+        output::line(&format!("train each directory of {out}/runs with `isoflop train`"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     Ok(if summary.failed > 0 {
         output::line(&format!(
             "`isoflop status {out}` says why runs failed; the same command tries them again"

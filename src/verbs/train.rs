@@ -1,5 +1,6 @@
 //! `isoflop train`: one run directory from wherever it stands to its end.
 
+use crate::output;
 use clap::ValueHint;
 use isoflop_runtime::train::{Options, stop_on_signals, train};
 use miette::{IntoDiagnostic, miette};
@@ -30,12 +31,12 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         stop: stop_on_signals().into_diagnostic()?,
         stop_after_steps: args.stop_after_steps,
         progress: &mut |_| {},
-        warn: &mut |line| eprintln!("warning: {line}"),
+        warn: &mut |line| output::note(&format!("warning: {line}")),
     };
     let code = match train(&args.run_dir, options) {
         Ok(outcome) => outcome.exit_code(),
         Err(e) => {
-            eprintln!("{:?}", miette!("{e}"));
+            output::note(&format!("{:?}", miette!("{e}")));
             e.exit_code()
         }
     };

@@ -6,6 +6,7 @@ use crate::plan::{Plan, PlannedRun};
 use isoflop_compiler::driver::{CompileError, CompileOptions, Compiled, compile, plan_program};
 use isoflop_compiler::mlir::Target;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The compiler could not compile the model of `size`.
@@ -15,7 +16,7 @@ pub struct SizeError {
     pub size: String,
     pub batch: usize,
     #[source]
-    pub source: CompileError,
+    pub source: Box<CompileError>,
 }
 
 /// The different steps that the runs of a plan take, and for each run the index of its own.
@@ -33,7 +34,7 @@ pub fn steps(runs: &[PlannedRun]) -> Steps<'_> {
             let same = |other: &&PlannedRun| {
                 other.model == run.model && other.batch == run.batch && other.optimizer == run.optimizer
             };
-            distinct.iter().position(|other| same(other)).unwrap_or_else(|| {
+            distinct.iter().position(same).unwrap_or_else(|| {
                 distinct.push(run);
                 distinct.len() - 1
             })
@@ -43,7 +44,7 @@ pub fn steps(runs: &[PlannedRun]) -> Steps<'_> {
 }
 
 fn for_size<T>(run: &PlannedRun, result: Result<T, CompileError>) -> Result<T, SizeError> {
-    result.map_err(|source| SizeError { size: run.size.clone(), batch: run.batch, source })
+    result.map_err(|source| SizeError { size: run.size.clone(), batch: run.batch, source: Box::new(source) })
 }
 
 /// Fills in memory and seconds of every run from its compiled memory plan and a device description.
@@ -52,18 +53,22 @@ fn for_size<T>(run: &PlannedRun, result: Result<T, CompileError>) -> Result<T, S
 /// When the compiler refuses a model.
 pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), SizeError> {
     let steps = steps(&plan.runs);
-    let figures: Vec<(u64, f64, f64)> = steps
-        .distinct
-        .par_iter()
-        .map(|run| {
+    // The deepest model takes longest and goes first, so that no core waits for it at the end.
+    let mut order: Vec<usize> = (0..steps.distinct.len()).collect();
+    order.sort_by_key(|step| std::cmp::Reverse(steps.distinct[*step].model.n_layers));
+    let figures: HashMap<usize, (u64, f64, f64)> = order
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|step| {
+            let run = steps.distinct[step];
             let planned = for_size(run, plan_program(&run.model, &run.step()))?;
             let seconds = [&planned.train, &planned.eval].map(|l| device.seconds(&l.program));
-            Ok((planned.memory_bytes(), seconds[0], seconds[1]))
+            Ok((step, (planned.memory_bytes(), seconds[0], seconds[1])))
         })
         .collect::<Result<_, SizeError>>()?;
     let of_run = steps.of_run;
     for (run, step) in plan.runs.iter_mut().zip(of_run) {
-        let (memory, train, eval) = figures[step];
+        let (memory, train, eval) = figures[&step];
         let batches = sweep.train.validation_sequences.div_ceil(run.batch) as f64;
         let validations = sweep.train.validations.min(run.steps) as f64;
         run.memory_bytes = Some(memory);

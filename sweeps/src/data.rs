@@ -32,6 +32,12 @@ pub enum CorpusError {
         path.display()
     )]
     Vocabulary { path: PathBuf, found: u64, allowed: usize },
+    #[error(
+        "{} was prepared with the tokenizer `{found}`, but `data.tokenizer` is `{wanted}`: prepare the text again with \
+         `isoflop data prepare --tokenizer {wanted}`, or correct the sweep",
+        path.display()
+    )]
+    Tokenizer { path: PathBuf, found: String, wanted: String },
     #[error("cannot find {}: {source}", path.display())]
     Path { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -62,6 +68,12 @@ pub fn resolve(
             return Err(CorpusError::TwoValidations { path: path.clone() });
         }
         let prepared = read_manifest(path)?;
+        let name = &prepared.manifest.tokenizer.name;
+        if let Some(wanted) = spec.tokenizer.as_ref().filter(|t| t.file_name() != Path::new(name).file_name())
+        {
+            let (found, wanted) = (name.clone(), wanted.display().to_string());
+            return Err(CorpusError::Tokenizer { path: path.clone(), found, wanted });
+        }
         let found = prepared.manifest.tokenizer.vocab_size as u64;
         if found > vocab_size as u64 {
             return Err(CorpusError::Vocabulary { path: path.clone(), found, allowed: vocab_size });

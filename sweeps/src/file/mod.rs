@@ -116,6 +116,8 @@ pub enum Warmup {
 pub struct DataSpec {
     pub train: PathBuf,
     pub validation: Option<PathBuf>,
+    /// What a prepared folder must have been made with; none accepts any.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// Reads and checks a sweep file.

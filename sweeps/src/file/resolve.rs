@@ -37,6 +37,7 @@ pub(super) fn resolve(source: &Source<'_>, file: &SweepFile) -> Checked<Sweep> {
     let data = file.data.as_ref().map(|d| DataSpec {
         train: d.train.get_ref().into(),
         validation: d.validation.as_ref().map(|v| v.get_ref().into()),
+        tokenizer: d.tokenizer.as_ref().map(|t| t.get_ref().into()),
     });
     let jobs = at_least_one(source, "executor.jobs", file.executor.jobs.as_ref())?;
     let fit = fit(source, &file.fit)?;

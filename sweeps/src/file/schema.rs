@@ -254,6 +254,9 @@ pub struct DataTable {
     /// A token file; a prepared folder brings its own.
     #[serde(default)]
     pub validation: Option<Spanned<String>>,
+    /// The tokenizer that a prepared folder must have been made with: `bytes`, or a tokenizer.json.
+    #[serde(default)]
+    pub tokenizer: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
