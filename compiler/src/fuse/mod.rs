@@ -70,6 +70,9 @@ struct Fusion<'a> {
     parent: Vec<u32>,
     clusters: Vec<Cluster>,
     order: Order,
+    /// Number of the current search, and of the last search that saw each cluster.
+    search: u32,
+    seen_at: Vec<u32>,
 }
 
 /// A pair worth merging: benefit first, then the pair itself so that equal benefits have one order.
@@ -78,7 +81,7 @@ type Entry = (u64, Reverse<(u32, u32)>, [u32; 2]);
 impl<'a> Fusion<'a> {
     fn new(g: &'a Graph) -> Self {
         let bound = g.index_bound();
-        let topological = g.topological();
+        let topological = order::just_in_time(g);
         let mut position = vec![u32::MAX; bound];
         let mut fusable = vec![false; bound];
         let mut reads = vec![SmallVec::new(); bound];
@@ -113,7 +116,20 @@ impl<'a> Fusion<'a> {
         }
         let order = Order::new(position.clone());
         let parent = (0..bound as u32).collect();
-        Fusion { g, position, fusable, reads, readers, is_output, parent, clusters, order }
+        let seen_at = vec![0; bound];
+        Fusion {
+            g,
+            position,
+            fusable,
+            reads,
+            readers,
+            is_output,
+            parent,
+            clusters,
+            order,
+            search: 0,
+            seen_at,
+        }
     }
 
     fn root(&self, mut i: u32) -> u32 {
@@ -278,9 +294,24 @@ impl<'a> Fusion<'a> {
 
     /// Clusters between `from` and `to` in the order that `from` leads to (or, backward, that lead to it), without the
     /// direct edges between the two. `None` where one of them is `to`.
-    fn reached(&self, from: u32, to: u32, direction: Direction) -> Option<Vec<u32>> {
+    fn reached(&mut self, from: u32, to: u32, direction: Direction) -> Option<Vec<u32>> {
         let limit = self.order.at(to);
-        let mut seen: FxHashSet<u32> = FxHashSet::default();
+        self.search += 1;
+        let mut seen_at = std::mem::take(&mut self.seen_at);
+        let found = self.search_from(from, to, direction, limit, &mut seen_at);
+        self.seen_at = seen_at;
+        found
+    }
+
+    fn search_from(
+        &self,
+        from: u32,
+        to: u32,
+        direction: Direction,
+        limit: u32,
+        seen_at: &mut [u32],
+    ) -> Option<Vec<u32>> {
+        let mut seen = Vec::new();
         let mut stack = vec![from];
         while let Some(c) = stack.pop() {
             let mut blocked = false;
@@ -288,7 +319,12 @@ impl<'a> Fusion<'a> {
                 let r = self.root(n);
                 if r == to {
                     blocked |= c != from;
-                } else if r != from && direction.before(self.order.at(r), limit) && seen.insert(r) {
+                } else if r != from
+                    && direction.before(self.order.at(r), limit)
+                    && seen_at[r as usize] != self.search
+                {
+                    seen_at[r as usize] = self.search;
+                    seen.push(r);
                     stack.push(r);
                 }
             };
@@ -304,7 +340,7 @@ impl<'a> Fusion<'a> {
                 return None;
             }
         }
-        Some(seen.into_iter().collect())
+        Some(seen)
     }
 
     fn clusters(&self) -> Vec<Vec<NodeIndex>> {

@@ -1,6 +1,41 @@
 //! A topological order of clusters that stays valid while clusters merge (after Pearce & Kelly 2006): a merge moves only
 //! the clusters between the two that one of them reaches or that reach the other.
 
+use crate::graph::Graph;
+use petgraph::Direction;
+use petgraph::stable_graph::NodeIndex;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Producers before consumers, each node as early as its most urgent consumer wants it: by the smallest id among
+/// itself and all that follow from it. Copies made late, with large ids, stand beside what reads them.
+pub fn just_in_time(g: &Graph) -> Vec<NodeIndex> {
+    let mut urgency = vec![u32::MAX; g.index_bound()];
+    for &n in g.topological().iter().rev() {
+        let of_consumers = g.nodes.neighbors_directed(n, Direction::Outgoing).map(|c| urgency[c.index()]);
+        urgency[n.index()] = of_consumers.min().unwrap_or(u32::MAX).min(g.node(n).id);
+    }
+    let mut waiting = vec![0usize; g.index_bound()];
+    let mut ready = BinaryHeap::new();
+    for n in g.nodes.node_indices() {
+        waiting[n.index()] = g.nodes.edges_directed(n, Direction::Incoming).count();
+        if waiting[n.index()] == 0 {
+            ready.push(Reverse((urgency[n.index()], g.node(n).id, n)));
+        }
+    }
+    let mut order = Vec::with_capacity(g.nodes.node_count());
+    while let Some(Reverse((_, _, n))) = ready.pop() {
+        order.push(n);
+        for m in g.nodes.neighbors_directed(n, Direction::Outgoing) {
+            waiting[m.index()] -= 1;
+            if waiting[m.index()] == 0 {
+                ready.push(Reverse((urgency[m.index()], g.node(m).id, m)));
+            }
+        }
+    }
+    order
+}
+
 pub struct Order {
     /// Place of each cluster; places are distinct, not dense.
     place: Vec<u32>,
