@@ -241,26 +241,31 @@ fn a_sweep_runs_warm_killed_or_stopped_to_the_same_bytes() {
     assert!(two.contains("0 new kernels"), "kernels come from the cache: {two}");
     assert!(lab.results("two") == results, "--jobs changed a result");
 
-    // Killed as soon as one run is done, with another under way.
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("isoflop"))
-        .args(["run", "sweep.toml", "--out", "killed", "--jobs", "1"])
-        .current_dir(lab.dir.path())
-        .env("ISOFLOP_CACHE", lab.path("cache"))
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("started");
-    let began = Instant::now();
-    let runs = lab.path("killed/runs.csv");
-    while !std::fs::read_to_string(&runs).is_ok_and(|text| text.contains("finished")) {
-        assert!(began.elapsed() < Duration::from_secs(60), "no run finished");
-        std::thread::sleep(Duration::from_millis(5));
+    // As soon as one run is done, with another under way: killed, or asked to stop.
+    for (out, signal) in [("killed", "-KILL"), ("stopped", "-INT")] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("isoflop"))
+            .args(["run", "sweep.toml", "--out", out, "--jobs", "1"])
+            .current_dir(lab.dir.path())
+            .env("ISOFLOP_CACHE", lab.path("cache"))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("started");
+        let began = Instant::now();
+        let runs = lab.path(out).join("runs.csv");
+        while !std::fs::read_to_string(&runs).is_ok_and(|text| text.contains("finished")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no run finished");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+        let code = child.wait().expect("ended").code();
+        // None is an end by a signal; 75 says that the same command goes on.
+        assert_eq!(code, if out == "killed" { None } else { Some(75) });
+        let rest = said(&lab.run(out, "2"));
+        assert!(rest.contains("of 4 runs are done already"), "{rest}");
+        assert!(lab.results(out) == results, "{signal} changed a result");
     }
-    child.kill().expect("killed");
-    child.wait().expect("ended");
-    let rest = said(&lab.run("killed", "2"));
-    assert!(rest.contains("of 4 runs are done already"), "{rest}");
-    assert!(lab.results("killed") == results, "a kill changed a result");
 
     let table = stdout(lab.command(&["status", "killed"]));
     assert_eq!(table.matches("finished").count(), 4, "{table}");
