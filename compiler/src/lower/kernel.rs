@@ -3,6 +3,7 @@
 
 use crate::fuse::body::{Access, Body, Item, Level, Reduction, Source};
 use crate::graph::{Op, TensorType};
+use isoflop_kernels::DType;
 use std::fmt::Write;
 
 /// Elements one task works on, about: enough to hide its start, little enough to share among threads.
@@ -28,7 +29,7 @@ pub enum Kind {
     /// One operation that moves data in its own pattern.
     Move { op: Op, operands: Vec<TensorType>, result: TensorType },
     /// Sums (or takes the maximum of) `parts` partial results of `width` elements each, in their order.
-    Finish { parts: usize, width: usize, max: bool },
+    Finish { parts: usize, width: usize, max: bool, dtype: DType },
 }
 
 #[derive(Clone, Debug)]
@@ -67,9 +68,9 @@ impl KernelSpec {
         KernelSpec { kind: Kind::Move { op, operands, result }, outputs: Vec::new(), rows, rows_per_task }
     }
 
-    pub fn finish(parts: usize, width: usize, max: bool) -> KernelSpec {
+    pub fn finish(parts: usize, width: usize, max: bool, dtype: DType) -> KernelSpec {
         KernelSpec {
-            kind: Kind::Finish { parts, width, max },
+            kind: Kind::Finish { parts, width, max, dtype },
             outputs: Vec::new(),
             rows: width,
             rows_per_task: width.min(TASK_ELEMENTS),
@@ -95,7 +96,7 @@ impl KernelSpec {
                         Op::Reduce { kind, .. } => format!("{kind:?}"),
                         op => format!("{op:?}"),
                     };
-                    let _ = write!(s, "; {op} {:?} {level:?} {result:?}", i.result.dtype);
+                    let _ = write!(s, "; {op} {:?} {:?} {level:?} {result:?}", i.operand, i.result.dtype);
                     for source in &i.sources {
                         // Of an index only whether it is the row's or the column's matters.
                         let _ = match source {
@@ -111,8 +112,8 @@ impl KernelSpec {
             Kind::Move { op, operands, result } => {
                 let _ = write!(s, "move {op:?} {operands:?} {result:?}");
             }
-            Kind::Finish { parts, width, max } => {
-                let _ = write!(s, "finish {parts} {width} {max}");
+            Kind::Finish { parts, width, max, dtype } => {
+                let _ = write!(s, "finish {parts} {width} {max} {dtype}");
             }
         }
         for o in &self.outputs {

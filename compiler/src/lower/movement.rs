@@ -23,9 +23,9 @@ pub fn emit(spec: &KernelSpec, name: &str) -> String {
             e.movement(op, operands, result);
             function(name, &args, &e.out)
         }
-        Kind::Finish { parts, width, max } => {
-            let args = [argument("%in0", DType::F32), argument("%out", DType::F32)];
-            e.finish(*parts, *width, if *max { ReduceKind::Max } else { ReduceKind::Sum });
+        Kind::Finish { parts, width, max, dtype } => {
+            let args = [argument("%in0", *dtype), argument("%out", *dtype)];
+            e.finish(*parts, *width, if *max { ReduceKind::Max } else { ReduceKind::Sum }, *dtype);
             function(name, &args, &e.out)
         }
         Kind::Region(_) => unreachable!("regions have an emitter of their own"),
@@ -203,21 +203,21 @@ impl Emitter {
         result
     }
 
-    fn finish(&mut self, parts: usize, width: usize, kind: ReduceKind) {
+    fn finish(&mut self, parts: usize, width: usize, kind: ReduceKind, d: DType) {
         let (n, w) = (self.index(parts), self.index(width));
         self.out.push_str("scf.for %row = %lo to %hi step %c1 {\n");
-        let start = constant(&mut self.out, &mut self.names, neutral(kind), DType::F32);
-        let result = self.names.fresh();
+        let start = constant(&mut self.out, &mut self.names, neutral(kind), d);
+        let (result, ty) = (self.names.fresh(), super::scalar::register(d));
         let _ = writeln!(
             self.out,
-            "{result} = scf.for %k = %c0 to {n} step %c1 iter_args(%acc = {start}) -> (f32) {{"
+            "{result} = scf.for %k = %c0 to {n} step %c1 iter_args(%acc = {start}) -> ({ty}) {{"
         );
         let first = self.binary("muli", "%k", &w);
         let index = self.binary("addi", &first, "%row");
-        let v = load(&mut self.out, &mut self.names, "%in0", &index, DType::F32);
-        let sum = combine(&mut self.out, &mut self.names, kind, "%acc", &v, DType::F32);
-        let _ = writeln!(self.out, "scf.yield {sum} : f32\n}}");
-        store(&mut self.out, &mut self.names, &result, "%out", "%row", DType::F32);
+        let v = load(&mut self.out, &mut self.names, "%in0", &index, d);
+        let sum = combine(&mut self.out, &mut self.names, kind, "%acc", &v, d);
+        let _ = writeln!(self.out, "scf.yield {sum} : {ty}\n}}");
+        store(&mut self.out, &mut self.names, &result, "%out", "%row", d);
         self.out.push_str("}\n");
     }
 }

@@ -1,6 +1,7 @@
 //! Dots as calls of the matrix product library: which strides describe a dot, and the transposes that a dot needs
-//! when none do.
+//! when none do. And the operands that an elementwise operation needs written out.
 
+use crate::fuse::body::Body;
 use crate::graph::{Axes, Graph, Op, TensorType, Value};
 use isoflop_kernels::cpu::gemm::Gemm;
 use petgraph::stable_graph::NodeIndex;
@@ -55,8 +56,32 @@ pub fn gemm_of(g: &Graph, n: NodeIndex) -> Option<Gemm> {
     })
 }
 
-/// Puts transposes before every dot that no strides describe: to [batch, free, contracting].
+/// What has no code as it stands gets operands that give it code.
 pub fn legalize(g: &mut Graph) {
+    transpose_operands(g);
+    write_out_broadcasts(g);
+}
+
+/// An elementwise operation whose broadcasts tell different rows from columns reads tensors of its own shape instead.
+/// A broadcast of a broadcast is written to memory, so a second one that repeats nothing does it.
+fn write_out_broadcasts(g: &mut Graph) {
+    for n in g.topological() {
+        if !g.op(n).is_elementwise() || Body::of(g, &[n]).is_ok() {
+            continue;
+        }
+        for (position, v) in g.operands(n).into_iter().enumerate() {
+            if matches!(g.op(v.node), Op::Broadcast { .. }) {
+                let shape = g.ty(v).shape.clone();
+                let all: Axes = (0..shape.len()).collect();
+                let written = g.broadcast(v, &all, &shape);
+                g.set_operand(n, position as u16, written);
+            }
+        }
+    }
+}
+
+/// Puts transposes before every dot that no strides describe: to [batch, free, contracting].
+fn transpose_operands(g: &mut Graph) {
     for n in g.topological() {
         if !matches!(g.op(n), Op::Dot { .. }) || gemm_of(g, n).is_some() {
             continue;

@@ -7,7 +7,7 @@ use super::schedule::{Update, schedule};
 use super::storage::Storages;
 use super::waves::Waves;
 use crate::fuse::body::{Body, Reduction, is_free, is_item};
-use crate::graph::{Graph, Library, Op, ReduceKind, TensorType, Value};
+use crate::graph::{Binary, Graph, Library, Op, ReduceKind, TensorType, Value};
 use crate::memory;
 use isoflop_kernels::DType;
 use isoflop_kernels::cpu::attention::RelAttention;
@@ -93,6 +93,12 @@ fn regions(g: &Graph) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
         if let Some(m) = other {
             return Err(unsupported(format!("a region cannot hold {}", m.op.mnemonic())));
         }
+        let powers = |m: &NodeIndex| {
+            matches!(region.op(*m), Op::Binary(Binary::Pow)) && !region.ty((*m).into()).dtype.is_float()
+        };
+        if items.iter().any(powers) {
+            return Err(unsupported("powers of integers have no machine code; cast to f32 first".into()));
+        }
         let body = Body::of(region, &items).map_err(|r| unsupported(r.sentence().to_string()))?;
         let operands = body
             .inputs
@@ -118,7 +124,16 @@ struct InPlaceUpdate {
     input_of_body: usize,
 }
 
-/// Graph outputs that are the next value of a state input and may be written over it.
+/// What a chain of reshapes shows.
+fn behind_views(g: &Graph, mut v: Value) -> Value {
+    while matches!(g.op(v.node), Op::Reshape) {
+        v = g.operands(v.node)[0];
+    }
+    v
+}
+
+/// Graph outputs that are the next value of a state input and may be written over it. A state whose old value is
+/// itself an output, or that the writer also reads in another shape, is not: it is copied at the end.
 fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<InPlaceUpdate> {
     let mut out: Vec<InPlaceUpdate> = Vec::new();
     for o in &g.outputs {
@@ -126,6 +141,10 @@ fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<In
         let Some(region) = regions.get(&o.value.node) else { continue };
         let operands = g.operands(o.value.node);
         let k = o.value.result as usize;
+        let views = operands.iter().filter(|&&v| behind_views(g, v) == old).count();
+        if views > 1 || g.outputs.iter().any(|p| behind_views(g, p.value) == old) {
+            continue;
+        }
         let Some(input) = region.operands.iter().position(|&p| operands[p] == old) else { continue };
         let taken = out
             .iter()
@@ -260,7 +279,7 @@ impl Steps<'_> {
                     let ty = TensorType::new(o.ty.dtype, &[tasks, width]);
                     let parts = self.storages.temporary(&ty);
                     let max = matches!(item.op, Op::Reduce { kind: ReduceKind::Max, .. });
-                    finishes.push((parts, results[k], KernelSpec::finish(tasks, width, max)));
+                    finishes.push((parts, results[k], KernelSpec::finish(tasks, width, max, o.ty.dtype)));
                     writes.push(parts);
                 }
                 _ => writes.push(results[k]),
@@ -326,9 +345,20 @@ impl Steps<'_> {
         self.push(call, reads, &writes, label, flops);
     }
 
-    /// Outputs whose value lives elsewhere are copied when all else is done.
+    /// Outputs whose value lives elsewhere are copied when all else is done. A value that one of these copies
+    /// overwrites (states that change places, an old value that is an output) is put aside first.
     fn copy_outputs(&mut self) {
-        for (from, to) in self.storages.copies() {
+        let mut copies = self.storages.copies();
+        let overwritten: Vec<usize> = copies.iter().map(|&(_, to)| self.storages.root(to)).collect();
+        for (from, _) in &mut copies {
+            if overwritten.contains(&self.storages.root(*from)) {
+                let aside = self.storages.temporary_like(*from);
+                let bytes = self.storages.bytes(aside);
+                self.push(Call::Copy { bytes }, &[*from], &[aside], "output", 0);
+                *from = aside;
+            }
+        }
+        for (from, to) in copies {
             let bytes = self.storages.bytes(to);
             self.push(Call::Copy { bytes }, &[from], &[to], "output", 0);
         }

@@ -18,7 +18,9 @@ enum Known {
     /// An input at the level it is read.
     Input(usize, Level),
     Constant(u64, DType),
-    Iota(usize, Level),
+    Iota(usize, Level, DType),
+    /// Index of the current element in a full-level buffer.
+    Element,
 }
 
 /// Text of the loops written so far and the values in scope, by depth: 0 the function, 1 a row, 2 a column.
@@ -205,7 +207,8 @@ impl Emitter<'_> {
             self.phase = phase;
             self.column_loop(phase, &width, &base, &column_base, &totals, &mut next);
         }
-        // Row-level results, and totals of row-level values.
+        // Row-level results, and totals of row-level values: all values first, since a result may overwrite an input.
+        let mut stores = Vec::new();
         for k in 0..self.outputs.len() {
             let o = &self.outputs[k];
             let (index, d) = (o.item, o.ty.dtype);
@@ -219,10 +222,11 @@ impl Emitter<'_> {
                     next[t] = combine(&mut self.text[1], &mut self.names, kind, &next[t].clone(), &v, d);
                 }
             } else if self.body.result_level(index) == Level::Outer {
-                let v = self.item(index);
-                let memref = self.output_refs[k].clone();
-                store(&mut self.text[1], &mut self.names, &v, &memref, "%row", d);
+                stores.push((self.item(index), self.output_refs[k].clone(), d));
             }
+        }
+        for (v, memref, d) in stores {
+            store(&mut self.text[1], &mut self.names, &v, &memref, "%row", d);
         }
         let types: Vec<&str> =
             totals.iter().map(|&(_, i)| register(self.body.items[i].result.dtype)).collect();
@@ -280,7 +284,7 @@ impl Emitter<'_> {
         self.known[2].clear();
         let at = self.names.fresh();
         let _ = writeln!(self.text[2], "{at} = arith.addi {base}, %col : index");
-        self.known[2].insert(Known::Iota(usize::MAX, Level::Full), at.clone());
+        self.known[2].insert(Known::Element, at.clone());
         let mut values = Vec::new();
         for &k in &roots {
             values.push(match self.body.items[k].op {
@@ -471,7 +475,7 @@ impl Emitter<'_> {
     fn element(&self) -> String {
         match self.body.split {
             None => "%row".to_string(),
-            Some(_) => self.known[2][&Known::Iota(usize::MAX, Level::Full)].clone(),
+            Some(_) => self.known[2][&Known::Element].clone(),
         }
     }
 
@@ -483,7 +487,7 @@ impl Emitter<'_> {
             (Some(_), true) => (2, "%col"),
             (Some(_), false) => (1, "%row"),
         };
-        let key = Known::Iota(axis, if by_column { Level::Full } else { Level::Outer });
+        let key = Known::Iota(axis, if by_column { Level::Full } else { Level::Outer }, d);
         if let Some(v) = self.known[depth].get(&key) {
             return v.clone();
         }

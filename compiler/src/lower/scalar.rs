@@ -93,6 +93,11 @@ pub fn operation(
                 (Comparison::Ge, true) => ("cmpf", "oge"),
                 (Comparison::Eq, false) => ("cmpi", "eq"),
                 (Comparison::Ne, false) => ("cmpi", "ne"),
+                // A bool's one bit would be a sign.
+                (Comparison::Lt, false) if from == DType::Bool => ("cmpi", "ult"),
+                (Comparison::Le, false) if from == DType::Bool => ("cmpi", "ule"),
+                (Comparison::Gt, false) if from == DType::Bool => ("cmpi", "ugt"),
+                (Comparison::Ge, false) if from == DType::Bool => ("cmpi", "uge"),
                 (Comparison::Lt, false) => ("cmpi", "slt"),
                 (Comparison::Le, false) => ("cmpi", "sle"),
                 (Comparison::Gt, false) => ("cmpi", "sgt"),
@@ -152,11 +157,35 @@ fn cast(out: &mut String, names: &mut Names, x: &str, from: DType, to: DType) ->
             return assign(out, names, &format!("{test}, {x}, {zero} : {a}"));
         }
         (DType::I32, _) => "arith.sitofp",
-        (_, DType::I32) => "arith.fptosi",
+        (_, DType::I32) => return to_integer(out, names, x, from),
         (f, t) if f.bytes() < t.bytes() => "arith.extf",
         _ => "arith.truncf",
     };
     assign(out, names, &format!("{name} {x} : {a} to {b}"))
+}
+
+/// Toward zero, the nearest integer where out of range, 0 for NaN; what `fptosi` makes of those is not defined.
+fn to_integer(out: &mut String, names: &mut Names, x: &str, from: DType) -> String {
+    if from.bytes() < 4 {
+        let wide = assign(out, names, &format!("arith.extf {x} : {} to f32", register(from)));
+        return to_integer(out, names, &wide, DType::F32);
+    }
+    let ty = register(from);
+    let (low, above) =
+        (constant(out, names, -2f64.powi(31), from), constant(out, names, 2f64.powi(31), from));
+    let zero = constant(out, names, 0.0, from);
+    let (least, most) = (
+        constant(out, names, i32::MIN.into(), DType::I32),
+        constant(out, names, i32::MAX.into(), DType::I32),
+    );
+    let mut test = |p: &str, bound: &str| assign(out, names, &format!("arith.cmpf {p}, {x}, {bound} : {ty}"));
+    let (under, over) = (test("olt", &low), test("oge", &above));
+    let (at_least, at_most) = (test("oge", &low), test("olt", &above));
+    let inside = assign(out, names, &format!("arith.andi {at_least}, {at_most} : i1"));
+    let safe = assign(out, names, &format!("arith.select {inside}, {x}, {zero} : {ty}"));
+    let whole = assign(out, names, &format!("arith.fptosi {safe} : {ty} to i32"));
+    let whole = assign(out, names, &format!("arith.select {over}, {most}, {whole} : i32"));
+    assign(out, names, &format!("arith.select {under}, {least}, {whole} : i32"))
 }
 
 fn unary(out: &mut String, names: &mut Names, u: Unary, x: &str, d: DType) -> String {

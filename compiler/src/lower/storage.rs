@@ -118,6 +118,12 @@ impl Storages {
         self.push(ty, Home::Arena, label)
     }
 
+    /// A buffer of the type of `s`.
+    pub fn temporary_like(&mut self, s: usize) -> usize {
+        let like = &self.list[self.root(s)];
+        self.temporary(&TensorType::new(like.dtype, &like.shape.clone()))
+    }
+
     pub fn bytes(&self, s: usize) -> u64 {
         self.list[self.root(s)].bytes
     }

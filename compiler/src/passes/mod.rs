@@ -64,7 +64,7 @@ static ALL: &[Pass] = &[
     },
     Pass {
         name: "legalize",
-        description: "transposes before dots that no strides describe",
+        description: "transposes before dots that no strides describe, broadcasts no single loop follows written out",
         changes_rounding: false,
         run: product::legalize,
     },
