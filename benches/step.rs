@@ -36,15 +36,19 @@ fn main() {
     let named: Vec<&String> = args
         .iter()
         .enumerate()
-        .filter(|(i, a)| !a.starts_with("--") && !(*i > 0 && flags_with_value.contains(&args[i - 1].as_str())))
+        .filter(|(i, a)| {
+            !a.starts_with("--") && !(*i > 0 && flags_with_value.contains(&args[i - 1].as_str()))
+        })
         .map(|(_, a)| a)
         .collect();
-    let chosen: Vec<Config> = if named.is_empty() { CONFIGS.to_vec() } else { named.iter().map(|n| config(n)).collect() };
+    let chosen: Vec<Config> =
+        if named.is_empty() { CONFIGS.to_vec() } else { named.iter().map(|n| config(n)).collect() };
     if args.iter().any(|a| a == "--profile") {
         return chosen.into_iter().for_each(profile);
     }
     let windows = value("--windows").and_then(|w| w.parse().ok()).unwrap_or(9);
-    let mut csv = String::from("config,competitor,median_step_ms,tokens_per_s,peak_bytes,ratio_to_best_peer\n");
+    let mut csv =
+        String::from("config,competitor,median_step_ms,tokens_per_s,peak_bytes,ratio_to_best_peer\n");
     for c in chosen {
         csv.push_str(&compare(c, value("--peer").as_deref(), windows));
     }
@@ -119,7 +123,9 @@ fn serve(c: Config) {
         println!("{}", serde_json::to_string(&times).unwrap_or_default());
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kib = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     println!("{{\"peak_bytes\": {}}}", kib.unwrap_or(0) * 1024);
 }
 
@@ -237,7 +243,8 @@ fn profile(c: Config) {
     let mut total = 0.0;
     for i in 0..runs[0].len() {
         let ns = median(&runs.iter().map(|r| r[i].nanoseconds as f64).collect::<Vec<_>>());
-        let label = runs[0][i].label.split('.').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join(".");
+        let label =
+            runs[0][i].label.split('.').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join(".");
         let label = if label.starts_with("adamw.") { "adamw".to_string() } else { label };
         let e = by.entry(format!("{:24} {}", runs[0][i].kind, label)).or_default();
         *e = (e.0 + ns, e.1 + 1);

@@ -1,5 +1,6 @@
 //! `isoflop compile`: artifacts of a sweep or a model, or any stage on the way to them as text.
 
+use crate::cli::Format;
 use crate::output;
 use clap::{ValueEnum, ValueHint};
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
@@ -37,6 +38,9 @@ pub struct Args {
     /// Print why the compiler did what it did
     #[arg(long, value_enum, conflicts_with = "emit")]
     explain: Option<Topic>,
+    /// How decisions are printed
+    #[arg(long, value_enum, default_value_t, requires = "explain")]
+    output: Format,
     /// Folder for the artifacts
     #[arg(long, default_value = "artifacts", value_hint = ValueHint::DirPath)]
     out: PathBuf,
@@ -147,7 +151,7 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
         Some(Stage::Mlir) => kernels(&plan, compiler, None),
         Some(Stage::Llvm) => kernels(&plan, compiler, Some(Emit::LlvmIr)),
         Some(Stage::Asm) => kernels(&plan, compiler, Some(Emit::Asm)),
-        Some(Stage::Graph) | None => Ok(decisions(&plan)),
+        Some(Stage::Graph) | None => decisions(&plan, args.output),
     }
 }
 
@@ -200,32 +204,38 @@ fn program(p: &Program) -> String {
 }
 
 /// What fusion decided, pair by pair. Ids are nodes of the graph before fusion.
-fn decisions(plan: &ProgramPlan) -> String {
-    let mut out = String::new();
+fn decisions(plan: &ProgramPlan, format: Format) -> miette::Result<String> {
     let log = &plan.fusion;
-    let fused = log.decisions.iter().filter(|d| d.outcome == Outcome::Fused).count();
+    if format == Format::Json {
+        let all = serde_json::json!({
+            "decisions": log.decisions,
+            "kernels": log.kernels,
+            "fused_kernels": log.fused_kernels,
+        });
+        return serde_json::to_string_pretty(&all).map(|text| text + "\n").into_diagnostic();
+    }
+    let headings = ["producer", "consumer", "", "saves", "launches", "estimate"];
+    let mut table = output::table(&headings, 3);
     for d in &log.decisions {
-        let relation = if d.siblings { "beside" } else { "into" };
         let verdict = match d.outcome {
+            Outcome::Fused if d.siblings => "fused, as readers of one value".to_owned(),
             Outcome::Fused => "fused".to_owned(),
             Outcome::Refused(reason) => format!("refused: {}", reason.sentence()),
         };
-        let _ = writeln!(
-            out,
-            "%{} {relation} %{}: {verdict} ({}, {} launches, {:.1} us)",
-            d.producer,
-            d.consumer,
+        table.add_row([
+            format!("%{} {}", d.producer, d.producer_name),
+            format!("%{} {}", d.consumer, d.consumer_name),
+            verdict,
             display::bytes(d.bytes_saved),
-            d.launches_saved,
-            d.estimated_us
-        );
+            d.launches_saved.to_string(),
+            format!("{:.1} us", d.estimated_us),
+        ]);
     }
-    let _ = writeln!(
-        out,
-        "{} pairs looked at, {fused} fused; {} kernels, {} of more than one operation",
+    let fused = log.decisions.iter().filter(|d| d.outcome == Outcome::Fused).count();
+    Ok(format!(
+        "{table}\n{} pairs looked at, {fused} fused; {} kernels, {} of more than one operation\n",
         log.decisions.len(),
         log.kernels,
         log.fused_kernels
-    );
-    out
+    ))
 }

@@ -62,6 +62,9 @@ pub enum Outcome {
 pub struct Decision {
     pub producer: u32,
     pub consumer: u32,
+    /// Operation and scope of the two, such as `mul layers.0.gelu`.
+    pub producer_name: String,
+    pub consumer_name: String,
     /// The two only read the same value; neither feeds the other.
     pub siblings: bool,
     pub outcome: Outcome,

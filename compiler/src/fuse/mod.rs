@@ -156,6 +156,7 @@ impl<'a> Fusion<'a> {
                 continue;
             }
             let mut decision = self.decision(a, b, cost);
+            [decision.producer_name, decision.consumer_name] = [a, b].map(|c| self.name(c));
             match self.merge(a, b) {
                 Ok(kept) => {
                     fused.push(decision);
@@ -252,11 +253,22 @@ impl<'a> Fusion<'a> {
         Decision {
             producer: id(a),
             consumer: id(b),
+            producer_name: String::new(),
+            consumer_name: String::new(),
             siblings,
             outcome: Outcome::Fused,
             bytes_saved: bytes,
             launches_saved: 1,
             estimated_us: bytes as f64 / cost.bytes_per_us + cost.launch_us,
+        }
+    }
+
+    /// Operation and scope of a cluster's first node.
+    fn name(&self, c: u32) -> String {
+        let node = self.g.node(NodeIndex::new(self.clusters[c as usize].nodes[0] as usize));
+        match &node.scope {
+            Some(scope) => format!("{} {scope}", node.op.mnemonic()),
+            None => node.op.mnemonic().to_string(),
         }
     }
 
