@@ -6,12 +6,17 @@
 //! * `parse`: the canonical text, or the error. Line 1 of an error is the case's `// test:` line.
 //! * `verify`: every problem, or `ok`; types and operands are taken as the text says them.
 //! * `interpret` or `interpret f32`: outputs, for inputs given by lines `// input x = 1, 2, 3` (one number fills any shape).
+//! * `kernels`: the operations of every kernel that `fuse` forms; `explain` also what it decided about each pair.
 //! * anything else is a list of passes as after `isoflop opt --passes`; the graph after them.
 //!
 //! `// match: partial` asks only that the CHECK lines are lines of the result in this order, and that no line contains
 //! what a `// CHECK-NOT: ` line says. `BLESS=1 cargo test -p isoflop-compiler --test filetests` writes the CHECK
 //! lines of all other cases.
 
+use isoflop_compiler::fuse::body::is_item;
+use isoflop_compiler::fuse::decision::{CostModel, Outcome};
+use isoflop_compiler::fuse::fuse;
+use isoflop_compiler::graph::Op;
 use isoflop_compiler::interp::{Precision, Tensor, interpret_in};
 use isoflop_compiler::passes::pipeline::{self, Options};
 use isoflop_compiler::text::{number, parse, parse_unverified, print};
@@ -80,6 +85,8 @@ fn outcome(case: &Case) -> Result<String, String> {
         }
         "interpret" => interpreted(case, &text, Precision::F64),
         "interpret f32" => interpreted(case, &text, Precision::F32),
+        "explain" => explained(&text, true),
+        "kernels" => explained(&text, false),
         passes => {
             let passes = pipeline::parse_list(passes).map_err(|e| e.to_string())?;
             let mut g = parse(&text, "input").map_err(|e| e.to_string())?;
@@ -92,6 +99,28 @@ fn outcome(case: &Case) -> Result<String, String> {
             }
         }
     }
+}
+
+fn explained(text: &str, decisions: bool) -> Result<String, String> {
+    let mut g = parse(text, "input").map_err(|e| e.to_string())?;
+    let log = fuse(&mut g, &CostModel::default(), true);
+    verify(&g).map_err(|problems| format!("fuse broke the graph: {problems:?}"))?;
+    let mut out = String::new();
+    for d in log.decisions.iter().filter(|_| decisions) {
+        let pair = if d.siblings { "beside" } else { "into" };
+        let outcome = match d.outcome {
+            Outcome::Fused => format!("fused, {} bytes saved", d.bytes_saved),
+            Outcome::Refused(reason) => serde_json::to_string(&reason).unwrap_or_default().replace('"', ""),
+        };
+        let _ = writeln!(out, "%{} {pair} %{}: {outcome}", d.producer, d.consumer);
+    }
+    for n in g.topological() {
+        let Op::Fused { region } = g.op(n) else { continue };
+        let items = region.topological().into_iter().map(|m| region.op(m)).filter(|op| is_item(op));
+        let items: Vec<&str> = items.map(Op::mnemonic).collect();
+        let _ = writeln!(out, "kernel %{}: {}", g.node(n).id, items.join(" "));
+    }
+    Ok(out)
 }
 
 fn interpreted(case: &Case, text: &str, precision: Precision) -> Result<String, String> {

@@ -245,6 +245,9 @@ impl Body {
                 Level::Outer
             } else if item.work.is_empty() {
                 return Err(Reason::ScalarApart);
+            } else if self.split.is_some_and(|s| item.work[..] == self.full[s..]) {
+                // A column vector computed in the region would be computed again for every row.
+                return Err(Reason::RepeatsWork);
             } else {
                 return Err(Reason::DomainMismatch);
             };

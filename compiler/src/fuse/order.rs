@@ -65,3 +65,67 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Clusters that `from` leads to, itself not counted, without the direct edges to `skip`.
+    fn reach(edges: &[(u32, u32)], from: u32, skip: u32) -> Vec<u32> {
+        let mut seen = vec![];
+        let mut stack = vec![from];
+        while let Some(c) = stack.pop() {
+            for &(_, to) in edges.iter().filter(|e| e.0 == c && !(c == from && e.1 == skip)) {
+                if !seen.contains(&to) {
+                    seen.push(to);
+                    stack.push(to);
+                }
+            }
+        }
+        seen
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn merges_keep_a_topological_order(
+            raw in prop::collection::vec((0u32..30, 0u32..30), 0..60),
+            pairs in prop::collection::vec((0u32..30, 0u32..30), 0..60),
+        ) {
+            let mut edges: Vec<(u32, u32)> =
+                raw.iter().filter(|(a, b)| a != b).map(|&(a, b)| (a.min(b), a.max(b))).collect();
+            let mut order = Order::new((0..30).collect());
+            let mut alive: Vec<u32> = (0..30).collect();
+            for (a, b) in pairs {
+                if a == b || !alive.contains(&a) || !alive.contains(&b) {
+                    continue;
+                }
+                let (a, b) = if order.at(a) < order.at(b) { (a, b) } else { (b, a) };
+                let between = |c: &u32| order.at(*c) > order.at(a) && order.at(*c) < order.at(b);
+                let forward = reach(&edges, a, b);
+                if forward.contains(&b) {
+                    continue;
+                }
+                let reversed: Vec<(u32, u32)> = edges.iter().map(|&(x, y)| (y, x)).collect();
+                let backward = reach(&reversed, b, a);
+                let (forward, backward) = (
+                    forward.into_iter().filter(between).collect(),
+                    backward.into_iter().filter(between).collect(),
+                );
+                order.merge(a, b, forward, backward);
+                alive.retain(|&c| c != b);
+                let merged = |c: u32| if c == b { a } else { c };
+                edges = edges.iter().map(|&(x, y)| (merged(x), merged(y))).filter(|(x, y)| x != y).collect();
+                for &(x, y) in &edges {
+                    prop_assert!(order.at(x) < order.at(y), "{x} at {} leads to {y} at {}", order.at(x), order.at(y));
+                }
+                let mut places: Vec<u32> = alive.iter().map(|&c| order.at(c)).collect();
+                places.sort_unstable();
+                places.dedup();
+                prop_assert_eq!(places.len(), alive.len());
+            }
+        }
+    }
+}

@@ -8,6 +8,8 @@ mod region;
 mod scalar;
 mod schedule;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod waves;
 
 pub use program::{LowerError, Lowered, lower};
