@@ -34,6 +34,9 @@ pub struct RunConfig {
     /// FLOPs of one training token, by the convention named beside it; metrics multiply it by tokens.
     pub flops_per_token: f64,
     pub flops_convention: String,
+    /// Peak FLOP/s of one thread, for the utilisation in timings.csv; without it that column is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops: Option<f64>,
     /// Threads of the executor. Results do not depend on it.
     pub threads: usize,
     /// A run whose train loss rises above this, or is not finite, is marked diverged.

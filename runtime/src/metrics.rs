@@ -32,7 +32,7 @@ pub struct Row {
 }
 
 const COLUMNS: [&str; 7] = ["step", "tokens", "flops", "train_loss", "validation_loss", "lr", "grad_norm"];
-const TIMING_COLUMNS: [&str; 4] = ["step", "wall_s", "tokens_per_s", "attempt"];
+const TIMING_COLUMNS: [&str; 5] = ["step", "wall_s", "tokens_per_s", "mfu", "attempt"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
@@ -149,18 +149,20 @@ impl Metrics {
         Ok(())
     }
 
-    /// Appends a row to `timings.csv`: seconds since this attempt began, tokens per second since its row before, and
-    /// the attempt's number.
+    /// Appends a row to `timings.csv`: seconds since this attempt began, tokens per second since its row before, model
+    /// FLOPs utilisation where a peak is known, and the attempt's number.
     pub fn write_timing(
         &mut self,
         step: u64,
         wall_s: f64,
         tokens_per_s: f64,
+        mfu: Option<f64>,
         attempt: u64,
     ) -> Result<(), MetricsError> {
         self.line.clear();
         let rounded = |x: f64, unit: f64| (x * unit).round() / unit;
-        let row = (step, rounded(wall_s, 1e6), rounded(tokens_per_s, 10.0), attempt);
+        let row =
+            (step, rounded(wall_s, 1e6), rounded(tokens_per_s, 10.0), mfu.map(|m| rounded(m, 1e6)), attempt);
         append(&mut self.line, &self.timings_path, |w| w.serialize(row))?;
         Ok(self.timings.write_all(&self.line).at("append to", &self.timings_path)?)
     }
@@ -199,6 +201,7 @@ fn describe(config: &RunConfig) -> serde_json::Value {
         "row_every": row_every(config.steps),
         "flops_convention": config.flops_convention,
         "flops_per_token": config.flops_per_token,
+        "peak_flops_per_thread": config.peak_flops,
         "metrics.csv": {
             "step": "optimiser steps done",
             "tokens": "training tokens seen",
@@ -212,6 +215,8 @@ fn describe(config: &RunConfig) -> serde_json::Value {
             "step": "optimiser steps done",
             "wall_s": "seconds since this attempt began",
             "tokens_per_s": "training tokens per second since this attempt's row before",
+            "mfu": "flops_per_token by flops_convention, times tokens_per_s, over peak_flops of all threads; \
+                    empty where config.toml names no peak_flops",
             "attempt": "number of the run's owner, one more with each start"
         }
     })

@@ -51,6 +51,8 @@ pub struct PlannedRun {
     /// Predicted model FLOPs utilisation of that device.
     pub mfu: Option<f64>,
     pub mfu_convention: Option<Convention>,
+    /// Of that device, FLOP/s.
+    pub peak_flops: Option<f64>,
 }
 
 impl PlannedRun {
@@ -71,6 +73,7 @@ impl PlannedRun {
         self.seconds = Some(seconds);
         self.mfu = Some(mfu.fraction);
         self.mfu_convention = Some(mfu.convention);
+        self.peak_flops = Some(peak_flops);
     }
 }
 
@@ -232,6 +235,7 @@ fn planned(sweep: &Sweep, point: &Point, seed: u64) -> PlannedRun {
         seconds: None,
         mfu: None,
         mfu_convention: None,
+        peak_flops: None,
     }
 }
 

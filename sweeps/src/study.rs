@@ -218,6 +218,7 @@ fn run_config(run: &PlannedRun, sweep: &Sweep, data: &DataConfig, artifact: &Pat
         keep_checkpoints: train.keep_checkpoints,
         flops_per_token: run.flops_per_token,
         flops_convention: run.flops_convention.name().to_owned(),
+        peak_flops: run.peak_flops,
         // The executor says how many; this is for starting the run by hand.
         threads: 1,
         diverged_above: train.diverged_above.unwrap_or(3.0 * (run.model.vocab_size as f64).ln()),
@@ -238,7 +239,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>, FileError> {
 }
 
 /// Keys that may change between two starts of one study, because no result depends on them.
-const FREE: [&str; 4] = ["executor", "fit", "plan.device", "threads"];
+const FREE: [&str; 5] = ["executor", "fit", "peak_flops", "plan.device", "threads"];
 
 /// Keys in which two TOML texts differ, one line each: `plan.flops: [1e11] -> [1e12]`.
 fn differences(path: &Path, old: &str, new: &str) -> Result<Vec<String>, StudyError> {

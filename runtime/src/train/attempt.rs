@@ -24,7 +24,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 fn config_hash(config: &RunConfig, data: &[blake3::Hash]) -> String {
     let mut config = config.clone();
     (config.id, config.artifact) = (String::new(), PathBuf::new());
-    (config.threads, config.checkpoint_every) = (1, 1);
+    (config.threads, config.checkpoint_every, config.peak_flops) = (1, 1, None);
     (config.keep_checkpoints, config.diverged_above, config.tensorboard) = (1, 0.0, false);
     (config.data.train, config.data.validation) = (Vec::new(), Vec::new());
     let mut hasher = blake3::Hasher::new();
@@ -301,7 +301,9 @@ impl<'a> Attempt<'a> {
         let wall_s = self.clock.began.elapsed().as_secs_f64();
         let speed = self.speed_since(self.clock.row);
         self.clock.row = (Instant::now(), step);
-        self.metrics.write_timing(step, wall_s, speed, self.lease.owner().epoch)?;
+        let peak = self.config.peak_flops.map(|p| p * self.executor.threads() as f64);
+        let mfu = peak.map(|peak| self.config.flops_per_token * speed / peak);
+        self.metrics.write_timing(step, wall_s, speed, mfu, self.lease.owner().epoch)?;
         if let Some(events) = &mut self.events {
             let mut scalars = vec![
                 ("loss/train", row.train_loss as f32),

@@ -45,6 +45,7 @@ pub fn config(root: &Path, id: &str, steps: u64) -> RunConfig {
         keep_checkpoints: 2,
         flops_per_token: 1.1e4,
         flops_convention: "6nd".into(),
+        peak_flops: Some(1e11),
         threads: 2,
         diverged_above: 50.0,
         tensorboard: false,
