@@ -32,8 +32,8 @@ lint: setup ## Check formatting and Clippy's advice
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --release --locked -- -D warnings
 
-bench: setup ## Time the training step; ARGS="--peer PYTHON" puts PyTorch beside it
-	@if [[ -x benches/run.sh ]]; then benches/run.sh $(ARGS); else cargo bench --locked --bench step -- $(ARGS); fi
+bench: setup ## Time the training step beside PyTorch, which is installed into .venv; ARGS="nano-a" chooses models
+	benches/run.sh $(ARGS)
 
 clean: ## Remove what was built; corpora and studies stay
 	cargo clean
