@@ -3,8 +3,8 @@
 
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileOptions, OptimizeOptions, compile_programs, optimize};
-use isoflop_compiler::lower::lower;
-use isoflop_compiler::mlir::Target;
+use isoflop_compiler::lower::{lower, mlir_function};
+use isoflop_compiler::mlir::{Emit, Target, compile_all};
 use isoflop_compiler::model::{params::parameters, training_graph};
 use isoflop_compiler::passes::pipeline;
 use isoflop_runtime::exec::Executor;
@@ -52,6 +52,10 @@ fn close(what: &str, found: &[f32], want: &[f32], tolerance: f32) {
 }
 
 fn check(tied: bool, options: &OptimizeOptions, threads: usize) {
+    check_on(Target::host(), tied, options, threads);
+}
+
+fn check_on(target: Target, tied: bool, options: &OptimizeOptions, threads: usize) {
     let (number, tensors) = read(tied);
     let n = |k: &str| number[k] as usize;
     let model = ModelConfig {
@@ -77,7 +81,7 @@ fn check(tied: bool, options: &OptimizeOptions, threads: usize) {
 
     let folder = tempfile::tempdir().unwrap();
     let to = CompileOptions {
-        target: Target::host(),
+        target,
         artifacts: folder.path().join("artifacts"),
         cache: folder.path().join("cache"),
         threads: 2,
@@ -145,4 +149,47 @@ fn without_fusion() {
 fn from_primitives_alone() {
     check(true, &without(&["match-attention", "fold", "cse", "recompute"], false), 2);
     check(false, &without(&["match-attention"], true), 2);
+}
+
+/// Code for older processors runs here too; none has the vectors that kernels prefer.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn as_compiled_for_older_machines() {
+    for target in [Target::x86_64_v3(), Target::x86_64_v2(), Target::x86_64()] {
+        check_on(target, true, &OptimizeOptions::default(), 2);
+    }
+    check_on(Target::x86_64(), true, &without(&[], false), 1);
+}
+
+/// Every kernel of the step has an object for 64-bit ARM.
+#[test]
+fn kernels_compile_for_arm() {
+    let model = ModelConfig {
+        n_layers: 2,
+        n_heads: 2,
+        d_head: 8,
+        d_model: 16,
+        d_ff: 64,
+        vocab_size: 50,
+        seq_len: 12,
+        tied_embeddings: false,
+        bias: true,
+        rms_eps: 1e-5,
+        init_std: 0.02,
+    };
+    let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let step = StepConfig { batch: 2, optimizer, output_gradients: false };
+    for options in [OptimizeOptions::default(), without(&["match-attention"], false)] {
+        let mut graph = training_graph(&model, &step).unwrap();
+        optimize(&mut graph, &options).unwrap();
+        let mut texts: Vec<String> = lower(&graph).unwrap().kernels.iter().map(mlir_function).collect();
+        texts.sort();
+        texts.dedup();
+        assert!(texts.len() > 10);
+        for object in compile_all(&texts, &Target::aarch64(), Emit::Object, 2) {
+            let bytes = object.unwrap().bytes;
+            // ELF, little-endian; machine 183 is AArch64.
+            assert_eq!((&bytes[..4], &bytes[18..20]), (&b"\x7fELF"[..], &[183, 0][..]));
+        }
+    }
 }

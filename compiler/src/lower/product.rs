@@ -66,7 +66,8 @@ pub fn legalize(g: &mut Graph) {
 /// A broadcast of a broadcast is written to memory, so a second one that repeats nothing does it.
 fn write_out_broadcasts(g: &mut Graph) {
     for n in g.topological() {
-        if !g.op(n).is_elementwise() || Body::of(g, &[n]).is_ok() {
+        // In a matrix only one split tells rows from columns.
+        if g.ty(n.into()).rank() < 3 || !g.op(n).is_elementwise() || Body::of(g, &[n]).is_ok() {
             continue;
         }
         for (position, v) in g.operands(n).into_iter().enumerate() {

@@ -13,7 +13,7 @@ use isoflop_kernels::DType;
 use isoflop_kernels::cpu::attention::RelAttention;
 use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Launch, Program};
 use petgraph::stable_graph::NodeIndex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -136,13 +136,14 @@ fn behind_views(g: &Graph, mut v: Value) -> Value {
 /// itself an output, or that the writer also reads in another shape, is not: it is copied at the end.
 fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<InPlaceUpdate> {
     let mut out: Vec<InPlaceUpdate> = Vec::new();
+    let shown: FxHashSet<Value> = g.outputs.iter().map(|o| behind_views(g, o.value)).collect();
     for o in &g.outputs {
         let Some(old) = g.input(&o.name) else { continue };
         let Some(region) = regions.get(&o.value.node) else { continue };
         let operands = g.operands(o.value.node);
         let k = o.value.result as usize;
         let views = operands.iter().filter(|&&v| behind_views(g, v) == old).count();
-        if views > 1 || g.outputs.iter().any(|p| behind_views(g, p.value) == old) {
+        if views > 1 || shown.contains(&old) {
             continue;
         }
         let Some(input) = region.operands.iter().position(|&p| operands[p] == old) else { continue };
