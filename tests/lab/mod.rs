@@ -42,7 +42,7 @@ pub fn isoflop() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_isoflop"))
 }
 
-/// A folder with `corpus/` and `sweep.toml`, gone when dropped.
+/// A folder with `text.txt`, `corpus/` made of it, and `sweep.toml`; gone when dropped.
 pub struct Lab {
     dir: tempfile::TempDir,
 }
@@ -51,14 +51,17 @@ impl Lab {
     pub fn new(sweep: &str) -> Lab {
         let lab = Lab { dir: tempfile::tempdir().expect("a directory") };
         std::fs::write(lab.path("sweep.toml"), sweep).expect("sweep.toml is written");
+        let sources = ["compiler/src", "runtime/src"].map(|p| Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
+        let files = sources.iter().flat_map(|folder| walk(folder));
+        let text: Vec<u8> = files.flat_map(|file| std::fs::read(file).expect("source text")).collect();
+        std::fs::write(lab.path("text.txt"), text).expect("text.txt is written");
         lab.prepare();
         lab
     }
 
     /// Makes `corpus/` where it is not there or not whole.
     pub fn prepare(&self) {
-        let text = ["compiler/src", "runtime/src"].map(|p| format!("{}/{p}", env!("CARGO_MANIFEST_DIR")));
-        let args = ["data", "prepare", "--out", "corpus", "--validation", "0.05", &text[0], &text[1]];
+        let args = ["data", "prepare", "--out", "corpus", "--validation", "0.05", "text.txt"];
         run(self.command(isoflop(), &args)).expect_code(0);
     }
 
@@ -116,13 +119,17 @@ impl Ended {
 
 /// Everything below `root` that must not depend on how, when or how often it was worked on: path and content. Of
 /// `status.json` the speed is left out; files that hold only clocks, owners and attempts are left out whole, and so are
-/// all but the newest checkpoint of a run, for a stop makes one more.
+/// all but the newest checkpoint of a run, for a stop makes one more. A kill may leave a file under a temporary name,
+/// which nobody reads; only run directories are cleared of them.
 pub fn results(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for path in walk(root) {
         let name = path.strip_prefix(root).expect("below root").display().to_string();
         let last = name.rsplit('/').next().unwrap_or_default();
-        if ["timings.csv", "lease.json", "lease.lock"].contains(&last) || name.contains("/logs/") {
+        let clocks = ["timings.csv", "lease.json", "lease.lock"].contains(&last) || name.contains("/logs/");
+        let temporary =
+            name.split('/').any(|part| part.starts_with('.')) && !path.iter().any(|part| part == "runs");
+        if clocks || temporary {
             continue;
         }
         let checkpoint = path.parent().filter(|dir| dir.parent().is_some_and(|d| d.ends_with("checkpoints")));
