@@ -148,13 +148,16 @@ impl<'a> Fusion<'a> {
                 self.offer(i, cost, &mut heap);
             }
         }
-        while let Some((_, Reverse((a, b)), versions)) = heap.pop() {
+        while let Some((_, Reverse(pair), versions)) = heap.pop() {
+            let (a, b) = pair;
             let current = self.parent[a as usize] == a
                 && self.parent[b as usize] == b
                 && [self.clusters[a as usize].version, self.clusters[b as usize].version] == versions;
             if !current {
                 continue;
             }
+            // Other merges may have moved the two past each other since the pair was offered.
+            let (a, b) = if self.order.at(a) < self.order.at(b) { (a, b) } else { (b, a) };
             let mut decision = self.decision(a, b, cost);
             [decision.producer_name, decision.consumer_name] = [a, b].map(|c| self.name(c));
             match self.merge(a, b) {
@@ -164,7 +167,9 @@ impl<'a> Fusion<'a> {
                 }
                 Err(reason) => {
                     decision.outcome = Outcome::Refused(reason);
-                    refused.insert((a, b), decision);
+                    if !refused.contains_key(&(pair.1, pair.0)) {
+                        refused.insert(pair, decision);
+                    }
                 }
             }
         }
