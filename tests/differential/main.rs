@@ -100,11 +100,10 @@ fn judge(g: &Graph, given: &Tensors, one: &mut Executor, two: &mut Executor) -> 
         let size = 1.0 + t.data.iter().fold(0.0f64, |a, &x| a.max(x.abs()));
         assert!(size.is_finite(), "{name} is not finite\n{}", print(g));
         let (of_fused, of_plain) = (error(&fused[name], &t.data), error(&plain[name], &t.data));
-        // Written so that NaN fails.
-        if !(of_plain <= 1e-3 * size) {
+        if of_plain.is_nan() || of_plain > 1e-3 * size {
             wrong.push(format!("{name}: plain is off by {of_plain:e} of {size}"));
         }
-        if !(of_fused <= 2.0 * of_plain + 1e-5 * size) {
+        if of_fused.is_nan() || of_fused > 2.0 * of_plain + 1e-5 * size {
             wrong.push(format!("{name}: fused is off by {of_fused:e}, plain by {of_plain:e} of {size}"));
         }
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
