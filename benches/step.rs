@@ -36,9 +36,7 @@ fn main() {
     let named: Vec<&String> = args
         .iter()
         .enumerate()
-        .filter(|(i, a)| {
-            !a.starts_with("--") && !(*i > 0 && flags_with_value.contains(&args[i - 1].as_str()))
-        })
+        .filter(|(i, a)| !(a.starts_with("--") || *i > 0 && flags_with_value.contains(&args[i - 1].as_str())))
         .map(|(_, a)| a)
         .collect();
     let chosen: Vec<Config> =

@@ -29,7 +29,9 @@ fn stages(c: &mut Criterion) {
     let (model, step) =
         (model(8), StepConfig { batch: 1, optimizer: AdamW::default(), output_gradients: false });
     let mut g = training_graph(&model, &step).expect("the model builds");
-    c.bench_function("build 8 layers", |b| b.iter(|| training_graph(&model, &step).expect("the model builds")));
+    c.bench_function("build 8 layers", |b| {
+        b.iter(|| training_graph(&model, &step).expect("the model builds"))
+    });
     for (k, name) in PIPELINE.iter().enumerate() {
         let Some(pass) = by_name(name) else { continue };
         c.bench_function(&format!("{k} {name} 8 layers"), |b| {

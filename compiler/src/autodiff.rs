@@ -101,11 +101,9 @@ fn rule(
             }
         }
         Op::Binary(b) => {
-            for position in 0..2 {
-                if wanted[position] {
-                    let v = binary_rule(g, b, position, d, [operands[0], operands[1]], result);
-                    give(position, v);
-                }
+            for (position, _) in wanted.iter().enumerate().filter(|(_, w)| **w) {
+                let v = binary_rule(g, b, position, d, [operands[0], operands[1]], result);
+                give(position, v);
             }
         }
         Op::Select => {

@@ -116,7 +116,7 @@ mod tests {
             let p = place(&l);
             prop_assert!(p.bytes >= p.lower_bound);
             for i in 0..l.len() {
-                prop_assert!(p.offsets[i] % ALIGN == 0);
+                prop_assert!(p.offsets[i].is_multiple_of(ALIGN));
                 prop_assert!(p.offsets[i] + l[i].bytes <= p.bytes);
                 for j in 0..i {
                     let apart = p.offsets[i] + l[i].size() <= p.offsets[j]

@@ -74,6 +74,9 @@ pub struct DataConfig {
     pub validation: Vec<PathBuf>,
     /// Sequences of one validation; the same ones every time, rounded up to whole batches.
     pub validation_sequences: usize,
+    /// Names the prepared text, so that a study cannot go on with another; absent for token files named one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 impl Schedule {

@@ -63,6 +63,7 @@ pub fn resolve(
         );
         return Err(CorpusError::Missing { path: path.clone(), advice });
     }
+    let mut fingerprint = None;
     let (train, validation) = if path.is_dir() {
         if spec.validation.is_some() {
             return Err(CorpusError::TwoValidations { path: path.clone() });
@@ -78,6 +79,7 @@ pub fn resolve(
         if found > vocab_size as u64 {
             return Err(CorpusError::Vocabulary { path: path.clone(), found, allowed: vocab_size });
         }
+        fingerprint = Some(prepared.manifest.fingerprint());
         (prepared.train, prepared.validation)
     } else {
         let validation =
@@ -85,7 +87,7 @@ pub fn resolve(
         (vec![path.clone()], vec![validation])
     };
     let full = |paths: Vec<PathBuf>| paths.iter().map(|p| absolute(p)).collect::<Result<Vec<_>, _>>();
-    Ok(DataConfig { train: full(train)?, validation: full(validation)?, validation_sequences })
+    Ok(DataConfig { train: full(train)?, validation: full(validation)?, validation_sequences, fingerprint })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CorpusError> {

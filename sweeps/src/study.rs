@@ -39,8 +39,8 @@ pub enum StudyError {
     )]
     Changed { dir: PathBuf, changes: Vec<String> },
     #[error(
-        "{} was written by another version of isoflop, which planned this run differently:\n{}\nFinish the study with \
-         that version, or give this one a directory of its own",
+        "{} was written for another text or by another version of isoflop:\n{}\nFinish the study with the same text \
+         (`data.fingerprint` names it) and version, or give this one a directory of its own",
         path.display(), changes.join("\n")
     )]
     OtherVersion { path: PathBuf, changes: Vec<String> },

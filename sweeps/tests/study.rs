@@ -23,6 +23,7 @@ fn data() -> DataConfig {
         train: vec!["/d/train.tok".into()],
         validation: vec!["/d/v.tok".into()],
         validation_sequences: 8,
+        fingerprint: Some("one text".into()),
     }
 }
 
@@ -91,6 +92,10 @@ fn configurations_are_final_equal_and_guarded() {
     other.train.keep_checkpoints = 5;
     let message = write(&other).expect_err("another version").to_string();
     assert!(message.contains("keep_checkpoints: 2 -> 5"), "{message}");
+    let text = DataConfig { fingerprint: Some("another".into()), ..data() };
+    let message =
+        study.write_config(&plan.runs[0], &sweep, &text, &artifact).expect_err("another text").to_string();
+    assert!(message.contains("data.fingerprint") && message.contains("another"), "{message}");
 }
 
 #[test]

@@ -133,7 +133,9 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Resu
             let (indices, updates) = (operands[0], operands[1]);
             let k = indices.rank();
             if indices.dtype != DType::I32 || updates.rank() < k || updates.shape[..k] != indices.shape[..] {
-                return Err(format!("scatter_add takes i32 indices and updates of the indices' shape and more, found {indices} and {updates}"));
+                return Err(format!(
+                    "scatter_add takes i32 indices and updates of the indices' shape and more, found {indices} and {updates}"
+                ));
             }
             let shape = std::iter::once(*vocab).chain(updates.shape[k..].iter().copied()).collect();
             Ok(smallvec![TensorType { dtype: updates.dtype, shape }])
@@ -156,7 +158,11 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Resu
         }
         Op::Fused { region } => {
             if region.inputs.len() != operands.len() {
-                return Err(format!("the region has {} inputs, the node {} operands", region.inputs.len(), operands.len()));
+                return Err(format!(
+                    "the region has {} inputs, the node {} operands",
+                    region.inputs.len(),
+                    operands.len()
+                ));
             }
             for (k, (&i, t)) in region.inputs.iter().zip(operands).enumerate() {
                 if region.ty(i.into()) != *t {

@@ -148,7 +148,8 @@ impl Graph {
 
     /// Distinct consumers of any result of `n`, ascending.
     pub fn consumers(&self, n: NodeIndex) -> SmallVec<[NodeIndex; 4]> {
-        let mut out: SmallVec<[NodeIndex; 4]> = self.nodes.neighbors_directed(n, Direction::Outgoing).collect();
+        let mut out: SmallVec<[NodeIndex; 4]> =
+            self.nodes.neighbors_directed(n, Direction::Outgoing).collect();
         out.sort_unstable();
         out.dedup();
         out

@@ -91,11 +91,18 @@ pub struct RelAttentionCall {
 #[derive(Clone, Debug)]
 pub enum Op {
     /// A graph input: no operands.
-    Input { name: String, role: Role },
+    Input {
+        name: String,
+        role: Role,
+    },
     /// Every element is `value`: no operands.
-    Constant { value: f64 },
+    Constant {
+        value: f64,
+    },
     /// The index along `axis`: no operands.
-    Iota { axis: usize },
+    Iota {
+        axis: usize,
+    },
     Unary(Unary),
     Binary(Binary),
     Compare(Comparison),
@@ -104,34 +111,65 @@ pub enum Op {
     /// To the result's element type. Float to integer truncates toward zero.
     Cast,
     /// Operand axis k becomes result axis `dims[k]` (ascending); equal extents; every other result axis repeats.
-    Broadcast { dims: Axes },
+    Broadcast {
+        dims: Axes,
+    },
     /// Same elements in row-major order.
     Reshape,
     /// Result axis k is operand axis `perm[k]`.
-    Transpose { perm: Axes },
+    Transpose {
+        perm: Axes,
+    },
     /// Elements `starts[k]..limits[k]` of every axis.
-    Slice { starts: Axes, limits: Axes },
+    Slice {
+        starts: Axes,
+        limits: Axes,
+    },
     /// `low[k]` before and `high[k]` after every axis, filled with `value`.
-    Pad { low: Axes, high: Axes, value: f64 },
+    Pad {
+        low: Axes,
+        high: Axes,
+        value: f64,
+    },
     /// Along `axis`, two or more operands.
-    Concat { axis: usize },
+    Concat {
+        axis: usize,
+    },
     /// Over `axes` (ascending), which vanish from the shape. Max of nothing is -inf.
-    Reduce { kind: ReduceKind, axes: Axes },
+    Reduce {
+        kind: ReduceKind,
+        axes: Axes,
+    },
     /// Sum of products over the contracting axes. Result axes: batch, then free axes of lhs, then free axes of rhs.
-    Dot { lhs_batch: Axes, rhs_batch: Axes, lhs_contract: Axes, rhs_contract: Axes },
+    Dot {
+        lhs_batch: Axes,
+        rhs_batch: Axes,
+        lhs_contract: Axes,
+        rhs_contract: Axes,
+    },
     /// Operands: table [V, rest..], indices (i32). Result: indices' shape then rest. An index outside 0..V is an error.
     Gather,
     /// Operands: indices (i32), updates (indices' shape then rest). Result [vocab, rest..]: sums of the updates of each
     /// index, zero where an index is never named.
-    ScatterAdd { vocab: usize },
+    ScatterAdd {
+        vocab: usize,
+    },
     /// Sum over all members of the named process group; element by element.
-    AllReduce { group: String },
+    AllReduce {
+        group: String,
+    },
     /// Concatenation over the named group along axis 0. The result's axis 0 is a multiple of the operand's.
-    AllGather { group: String },
+    AllGather {
+        group: String,
+    },
     /// Sum over the named group, of which each member keeps its part of axis 0.
-    ReduceScatter { group: String },
+    ReduceScatter {
+        group: String,
+    },
     /// One generated kernel: a subgraph whose inputs `p0`, `p1`, ... are this node's operands and whose outputs are its results.
-    Fused { region: Box<Graph> },
+    Fused {
+        region: Box<Graph>,
+    },
     /// A call into a library of kernels.
     Call(Library),
 }
@@ -188,14 +226,8 @@ impl Binary {
 }
 
 impl Comparison {
-    pub const ALL: [Comparison; 6] = [
-        Comparison::Eq,
-        Comparison::Ne,
-        Comparison::Lt,
-        Comparison::Le,
-        Comparison::Gt,
-        Comparison::Ge,
-    ];
+    pub const ALL: [Comparison; 6] =
+        [Comparison::Eq, Comparison::Ne, Comparison::Lt, Comparison::Le, Comparison::Gt, Comparison::Ge];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -25,6 +25,8 @@ pub struct Options {
     pub clock: Option<fn() -> Duration>,
 }
 
+// `verify` differs between builds, which the lint does not see.
+#[allow(clippy::derivable_impls)]
 impl Default for Options {
     fn default() -> Self {
         Options {

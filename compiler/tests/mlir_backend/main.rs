@@ -224,7 +224,10 @@ fn inner_loops_use_the_widest_registers() {
     }
     // Sums of squares are FMAs on whole registers; the polynomial has its conversions and shifts packed.
     assert!(count(&kernels::rms_norm(1024), &v4, &["vfmadd", "ps\t", "%zmm"]) > 0);
-    assert!(count(&kernels::rms_norm(32), &v4, &["vfmadd", "ps\t", "%zmm"]) > 0, "short rows are vectors too");
+    assert!(
+        count(&kernels::rms_norm(32), &v4, &["vfmadd", "ps\t", "%zmm"]) > 0,
+        "short rows are vectors too"
+    );
     for needle in ["vfmadd", "vcvttps2dq", "vpslld", "vrndscaleps"] {
         assert!(count(&kernels::causal_softmax(1024), &v4, &[needle, "%zmm"]) > 0, "{needle} is not packed");
     }

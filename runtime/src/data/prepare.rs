@@ -30,6 +30,20 @@ pub struct Manifest {
     pub validation: Vec<ShardEntry>,
 }
 
+impl Manifest {
+    /// A name for the tokens of all shards, training and validation apart: equal for equal text, tokenizer and split.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (kind, shards) in [("train", &self.train), ("validation", &self.validation)] {
+            hasher.update(kind.as_bytes());
+            shards.iter().for_each(|s| {
+                hasher.update(s.blake3.as_bytes());
+            });
+        }
+        hasher.finalize().to_hex()[..32].to_string()
+    }
+}
+
 /// A file the text came from, as it lay on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -39,6 +39,7 @@ pub fn config(root: &Path, id: &str, steps: u64) -> RunConfig {
             train: vec![data(root, "train", 200_000)],
             validation: vec![data(root, "validation", 2_000)],
             validation_sequences: 10,
+            fingerprint: None,
         },
         validate_every: 70,
         checkpoint_every: 30,
