@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why two kernels stay two.
+/// Why two kernels stay two. Library calls, views and operations that move data in a pattern of their own are no
+/// candidates: nothing is decided about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// One of them is a library call, a view, or moves data in a pattern generated loops do not follow.
-    NotFusable,
     /// Something outside depends on the producer and the consumer depends on that.
     Cycle,
     /// Their rows and columns are not the same.
@@ -25,8 +24,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 8] = [
-        Reason::NotFusable,
+    pub const ALL: [Reason; 7] = [
         Reason::Cycle,
         Reason::DomainMismatch,
         Reason::NeedsWholeReduction,
@@ -38,7 +36,6 @@ impl Reason {
 
     pub fn sentence(self) -> &'static str {
         match self {
-            Reason::NotFusable => "one side is a library call or moves data",
             Reason::Cycle => "something in between needs the producer and feeds the consumer",
             Reason::DomainMismatch => "rows and columns differ",
             Reason::NeedsWholeReduction => "the consumer needs the reduction over all rows",
