@@ -153,7 +153,13 @@ fn a_model_file_is_shown_at_every_stage() {
         assert!(shown.contains(mark), "--emit {stage} has no `{mark}`: {}", &shown[..shown.len().min(500)]);
     }
     let explained = stdout(isoflop(&["compile", model, "--explain", "fusion"]));
-    assert!(explained.contains(": fused (") && explained.contains("refused: "), "{explained}");
+    assert!(explained.contains("exp loss") && explained.contains("refused: "), "{explained}");
+    let as_json = stdout(isoflop(&["compile", model, "--explain", "fusion", "--output", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&as_json).expect("JSON");
+    let outcomes: Vec<_> =
+        json["decisions"].as_array().expect("a list").iter().map(|d| &d["outcome"]).collect();
+    assert!(outcomes.iter().any(|o| **o == "fused"), "{as_json}");
+    assert!(outcomes.iter().any(|o| o["refused"] == "scalar-apart"), "{as_json}");
     let graph = stdout(isoflop(&["compile", model, "--emit", "graph"]));
     let mut opt = isoflop(&["opt", "-", "--passes", "cse,dce"]);
     opt.write_stdin(graph);
