@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `lease.json`: who owns a run directory, or owned it last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +78,7 @@ impl Lease {
             .write(true)
             .open(&lock_path)
             .at("open", &lock_path)?;
-        // SAFETY: flock only reads the descriptor, which `lock` keeps open.
-        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let e = io::Error::last_os_error();
-            if e.kind() != io::ErrorKind::WouldBlock {
-                return Err(FileError::new("lock", &lock_path, e).into());
-            }
+        if !lock_patiently(&lock).at("lock", &lock_path)? {
             return Err(match read(&path)? {
                 Some(owner) => LeaseError::Held { path, owner: Box::new(owner) },
                 None => LeaseError::HeldByUnknown { path },
@@ -129,6 +124,27 @@ impl Lease {
 /// The newest owner of a run directory, dead or alive; none before the first.
 pub fn read_owner(run_dir: &Path) -> Result<Option<Owner>, LeaseError> {
     read(&run_dir.join("lease.json"))
+}
+
+/// Whether the lock was free, or became free while a process that has just been forked from its last holder still had
+/// that holder's descriptors: they close when it starts its program.
+fn lock_patiently(lock: &File) -> io::Result<bool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    const ATTEMPTS: u32 = 25;
+    for attempt in 0..ATTEMPTS {
+        // SAFETY: flock only reads the descriptor, which `lock` keeps open.
+        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(true);
+        }
+        let e = io::Error::last_os_error();
+        if e.kind() != io::ErrorKind::WouldBlock {
+            return Err(e);
+        }
+        if attempt + 1 < ATTEMPTS {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    Ok(false)
 }
 
 fn read(path: &Path) -> Result<Option<Owner>, LeaseError> {

@@ -94,11 +94,18 @@ impl Study {
         make_dir(&self.dir)?;
         let path = self.dir.join("study.lock");
         let file = File::create(&path).map_err(|e| FileError::new("create", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(StudyLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StudyError::Busy { dir: self.dir.clone() }),
-            Err(TryLockError::Error(e)) => Err(FileError::new("lock", &path, e).into()),
+        // A worker that a killed `isoflop run` was just starting holds its lock for some milliseconds more.
+        for attempt in 0..LOCK_ATTEMPTS {
+            match file.try_lock() {
+                Ok(()) => return Ok(StudyLock { _file: file }),
+                Err(TryLockError::WouldBlock) if attempt + 1 < LOCK_ATTEMPTS => {
+                    std::thread::sleep(LOCK_PAUSE)
+                }
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(e)) => return Err(FileError::new("lock", &path, e).into()),
+            }
         }
+        Err(StudyError::Busy { dir: self.dir.clone() })
     }
 
     /// Writes the sweep file and the plan, or checks that they agree with those already here.
@@ -237,6 +244,10 @@ fn read_if_there(path: &Path) -> Result<Option<String>, FileError> {
         Err(e) => Err(FileError::new("read", path, e)),
     }
 }
+
+/// How often, and how long apart, a lock is asked for before its study counts as busy.
+const LOCK_ATTEMPTS: u32 = 25;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Keys that may change between two starts of one study, because no result depends on them.
 const FREE: [&str; 5] = ["executor", "fit", "peak_flops", "plan.device", "threads"];
