@@ -1,17 +1,17 @@
 //! `isoflop compile`: artifacts of a sweep or a model, or any stage on the way to them as text.
 
+mod emit;
+mod explain;
+
 use crate::cli::Format;
 use crate::output;
 use clap::{ValueEnum, ValueHint};
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
-use isoflop_compiler::driver::{CompileOptions, ProgramPlan, compile, plan_program};
-use isoflop_compiler::fuse::decision::Outcome;
-use isoflop_compiler::mlir::{self, Emit};
-use isoflop_compiler::{lower, model, text};
-use isoflop_kernels::program::{Call, Program, Space};
-use isoflop_sweeps::{compile::options, display, file, plan};
+use isoflop_compiler::driver::{CompileOptions, compile, plan_program};
+use isoflop_compiler::mlir::Emit;
+use isoflop_compiler::{model, text};
+use isoflop_sweeps::{compile::options, file, plan};
 use miette::{IntoDiagnostic, miette};
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -147,95 +147,10 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
     let plan = plan_program(&job.model, &job.step).map_err(|e| miette!("size `{}`: {e}", job.name))?;
     match args.emit {
         Some(Stage::Fused) => Ok(text::print(&plan.fused)),
-        Some(Stage::Plan) => Ok(program(&plan.train.program)),
-        Some(Stage::Mlir) => kernels(&plan, compiler, None),
-        Some(Stage::Llvm) => kernels(&plan, compiler, Some(Emit::LlvmIr)),
-        Some(Stage::Asm) => kernels(&plan, compiler, Some(Emit::Asm)),
-        Some(Stage::Graph) | None => decisions(&plan, args.output),
+        Some(Stage::Plan) => Ok(emit::program(&plan.train.program)),
+        Some(Stage::Mlir) => emit::kernels(&plan, compiler, None),
+        Some(Stage::Llvm) => emit::kernels(&plan, compiler, Some(Emit::LlvmIr)),
+        Some(Stage::Asm) => emit::kernels(&plan, compiler, Some(Emit::Asm)),
+        Some(Stage::Graph) | None => explain::fusion(&plan, args.output),
     }
-}
-
-/// Every different kernel of the training step, as MLIR or as what it compiles to.
-fn kernels(plan: &ProgramPlan, compiler: &CompileOptions, emit: Option<Emit>) -> miette::Result<String> {
-    let mut specs: Vec<_> = plan.train.kernels.iter().collect();
-    specs.sort_by_cached_key(|s| s.symbol());
-    specs.dedup_by_key(|s| s.symbol());
-    let texts: Vec<String> = specs.into_iter().map(lower::mlir_function).collect();
-    let Some(emit) = emit else { return Ok(texts.join("\n")) };
-    let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let mut out = String::new();
-    for compiled in mlir::compile_all(&borrowed, &compiler.target, emit, compiler.threads) {
-        out.push_str(compiled.into_diagnostic()?.text().unwrap_or_default());
-    }
-    Ok(out)
-}
-
-/// The memory plan and the launches of a program.
-fn program(p: &Program) -> String {
-    let mut out = String::new();
-    let sizes = [Space::State, Space::Input, Space::Output, Space::Table, Space::Arena]
-        .map(|s| format!("{s:?} {}", display::bytes(p.bytes_in(s))));
-    let share = p.arena_bytes as f64 / p.arena_lower_bound.max(1) as f64;
-    let _ = writeln!(out, "program {}: {}", p.name, sizes.join(", ").to_lowercase().replace("kb", "kB"));
-    let _ = writeln!(
-        out,
-        "arena {} bytes, {share:.3} times the lower bound of {}; {} in all",
-        p.arena_bytes,
-        p.arena_lower_bound,
-        display::bytes(p.total_bytes())
-    );
-    let _ = writeln!(out, "{:>4} {:>5}  {:<24} {:>14} {:>12}  label", "", "wave", "call", "FLOPs", "bytes");
-    for (i, launch) in p.launches.iter().enumerate() {
-        let call = match &launch.call {
-            Call::Generated { kernel } => {
-                p.kernels.get(*kernel as usize).map_or_else(|| "?".to_owned(), |k| k.symbol.clone())
-            }
-            Call::Gemm(g) => format!("gemm {}x{}x{}x{}", g.batch, g.m, g.n, g.k),
-            Call::RelAttentionForward(_) => "attention forward".to_owned(),
-            Call::RelAttentionBackward(_) => "attention backward".to_owned(),
-            Call::Gather { .. } => "gather".to_owned(),
-            Call::ScatterAdd { .. } => "scatter-add".to_owned(),
-            Call::Copy { .. } => "copy".to_owned(),
-        };
-        let (wave, flops, bytes) = (launch.wave, launch.flops, launch.bytes);
-        let _ = writeln!(out, "{i:>4} {wave:>5}  {call:<24} {flops:>14} {bytes:>12}  {}", launch.label);
-    }
-    out
-}
-
-/// What fusion decided, pair by pair. Ids are nodes of the graph before fusion.
-fn decisions(plan: &ProgramPlan, format: Format) -> miette::Result<String> {
-    let log = &plan.fusion;
-    if format == Format::Json {
-        let all = serde_json::json!({
-            "decisions": log.decisions,
-            "kernels": log.kernels,
-            "fused_kernels": log.fused_kernels,
-        });
-        return serde_json::to_string_pretty(&all).map(|text| text + "\n").into_diagnostic();
-    }
-    let headings = ["producer", "consumer", "", "saves", "launches", "estimate"];
-    let mut table = output::table(&headings, 3);
-    for d in &log.decisions {
-        let verdict = match d.outcome {
-            Outcome::Fused if d.siblings => "fused, as readers of one value".to_owned(),
-            Outcome::Fused => "fused".to_owned(),
-            Outcome::Refused(reason) => format!("refused: {}", reason.sentence()),
-        };
-        table.add_row([
-            format!("%{} {}", d.producer, d.producer_name),
-            format!("%{} {}", d.consumer, d.consumer_name),
-            verdict,
-            display::bytes(d.bytes_saved),
-            d.launches_saved.to_string(),
-            format!("{:.1} us", d.estimated_us),
-        ]);
-    }
-    let fused = log.decisions.iter().filter(|d| d.outcome == Outcome::Fused).count();
-    Ok(format!(
-        "{table}\n{} pairs looked at, {fused} fused; {} kernels, {} of more than one operation\n",
-        log.decisions.len(),
-        log.kernels,
-        log.fused_kernels
-    ))
 }
