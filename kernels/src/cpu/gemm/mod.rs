@@ -10,6 +10,7 @@ mod tiling;
 
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
+use std::ops::Range;
 use tiling::Tiling;
 
 /// c[b] = a[b] * b[b] (+ c[b] where `accumulate`), a: [m, k], b: [k, n], c: [m, n], for b in 0..batch.
@@ -91,17 +92,47 @@ impl Gemm {
         }
     }
 
+    /// Computes rows `rows` of c, all their columns, on the calling thread, for a product of one matrix (`batch` 1).
+    /// `a`, `b` and `c` point to the whole operands, as for [`Gemm::run`]. The kernel is the one that the whole product
+    /// takes; with our own each row has the bits that `run` gives it, however the rows are cut.
+    ///
+    /// # Safety
+    /// As [`Gemm::run`], for these rows of `a` and `c`; `rows` must lie within 0..m.
+    pub unsafe fn run_rows(&self, rows: Range<usize>, a: *const f32, b: *const f32, c: *mut f32) {
+        debug_assert!(self.batch == 1 && rows.end <= self.m, "rows {rows:?} of {self:?}");
+        let (whole, swap) = self.canonical();
+        if rows.is_empty() {
+            return;
+        }
+        // SAFETY: the rows lie within the operands.
+        let (a, c) = unsafe { (a.add(rows.start * self.a[1]), c.add(rows.start * self.c[1])) };
+        let (part, a, b) = if swap {
+            (Gemm { n: rows.len(), ..whole }, b, a)
+        } else {
+            (Gemm { m: rows.len(), ..whole }, a, b)
+        };
+        // SAFETY: the caller's.
+        unsafe { part.run_tile(&whole, a, b, c) };
+    }
+
+    /// Whether this product, in canonical form, is our own kernel's on this CPU.
+    fn is_own(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return avx512::handles(self);
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
     /// Runs one tile; `whole` is the product it is part of, by which the kernel is chosen so that all tiles agree.
     ///
     /// # Safety
     /// As [`Gemm::run`], for the first matrix of the batch.
     unsafe fn run_tile(&self, whole: &Gemm, a: *const f32, b: *const f32, c: *mut f32) {
-        #[cfg(target_arch = "x86_64")]
-        if avx512::handles(whole) {
-            // SAFETY: `handles` has checked that this CPU has AVX-512 and that c's columns are contiguous.
+        if whole.is_own() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `is_own` has checked that this CPU has AVX-512 and that c's columns are contiguous.
             return unsafe { avx512::run(self, a, b, c) };
         }
-        let _ = whole;
         let [(arow, acol), (brow, bcol), (crow, ccol)] =
             [self.a, self.b, self.c].map(|s| (s[1] as isize, s[2] as isize));
         // SAFETY: passed on from the caller; the strides are those of the whole product.

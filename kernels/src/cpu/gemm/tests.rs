@@ -165,3 +165,43 @@ fn tasks_cover_the_shape_once() {
         assert!(seen.iter().all(|&count| count == 1), "{batch} {m} {n} {k}: {tiling:?}");
     }
 }
+
+/// Blocks of rows computed one by one are the whole product: the same bits with our own kernel, and nothing beside them
+/// is written.
+#[test]
+fn blocks_of_rows_are_the_whole_product() {
+    for (m, n, k) in [(131, 96, 64), (200, 40, 24), (97, 70, 400), (300, 129, 513), (64, 1, 33), (1, 50, 700)]
+    {
+        for (la, lb) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            for (accumulate, column_major) in [(false, false), (true, false), (true, true)] {
+                let sides = |transposed: usize, rows: usize, cols: usize| {
+                    if transposed == 1 { [0, 1, rows + 3] } else { [0, cols + 1, 1] }
+                };
+                let c = if column_major { [0, 1, m + 2] } else { [0, n + 5, 1] };
+                let g = Gemm { batch: 1, m, n, k, a: sides(la, m, k), b: sides(lb, k, n), c, accumulate };
+                let [a, b, before] = g.extents();
+                let (a, b, before) = (values(a, 1), values(b, 2), values(before, 3));
+                let whole = run(&g, &a, &b, &before, |tasks| (0..tasks).collect());
+                for step in [1, 14, 32, 100, m] {
+                    let mut parts = before.clone();
+                    for start in (0..m).step_by(step) {
+                        let rows = start..(start + step).min(m);
+                        // SAFETY: the vectors hold every element that the strides reach.
+                        unsafe { g.run_rows(rows, a.as_ptr(), b.as_ptr(), parts.as_mut_ptr()) };
+                    }
+                    for (at, (&part, &all)) in parts.iter().zip(&whole).enumerate() {
+                        let same = if g.canonical().0.is_own() {
+                            part.to_bits() == all.to_bits()
+                        } else {
+                            (part - all).abs() <= (k + 2) as f32 * f32::EPSILON * k as f32
+                        };
+                        assert!(
+                            same,
+                            "element {at} is {part} by blocks of {step} rows, {all} whole, of {g:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
