@@ -2,11 +2,10 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
-use isoflop_compiler::driver::{PIPELINE, plan_program};
-use isoflop_compiler::fuse::{decision::CostModel, fuse};
+use isoflop_compiler::driver::plan_program;
 use isoflop_compiler::lower::lower;
 use isoflop_compiler::model::training_graph;
-use isoflop_compiler::passes::by_name;
+use isoflop_compiler::passes::{PIPELINE, by_name};
 
 /// Gopher's layer with `n_layers` of them (80 is the 280B model).
 fn model(n_layers: usize) -> ModelConfig {
@@ -35,15 +34,10 @@ fn stages(c: &mut Criterion) {
     for (k, name) in PIPELINE.iter().enumerate() {
         let Some(pass) = by_name(name) else { continue };
         c.bench_function(&format!("{k} {name} 8 layers"), |b| {
-            b.iter_batched_ref(|| g.clone(), |g| (pass.run)(g), BatchSize::LargeInput)
+            b.iter_batched_ref(|| g.clone(), |g| pass.apply(g), BatchSize::LargeInput)
         });
-        (pass.run)(&mut g);
+        pass.apply(&mut g);
     }
-    let cost = CostModel::default();
-    c.bench_function("fuse 8 layers", |b| {
-        b.iter_batched_ref(|| g.clone(), |g| fuse(g, &cost, true), BatchSize::LargeInput)
-    });
-    fuse(&mut g, &cost, true);
     c.bench_function("lower 8 layers", |b| b.iter(|| lower(&g).expect("the graph lowers")));
 }
 

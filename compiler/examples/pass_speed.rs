@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (ms, after) = median(|| {
             let mut g = g.clone();
             let start = Instant::now();
-            (pass.run)(&mut g);
+            pass.apply(&mut g);
             (start, g)
         });
         println!("{:<10}{ms:8.1} ms, {} nodes left", pass.name, after.nodes.node_count());

@@ -5,12 +5,13 @@
 
 use crate::autodiff::AutodiffError;
 use crate::config::{ModelConfig, StepConfig};
+use crate::fuse::FusionLog;
 use crate::fuse::decision::CostModel;
-use crate::fuse::{FusionLog, fuse};
 use crate::graph::Graph;
 use crate::lower::{LowerError, Lowered, lower};
 use crate::model;
 use crate::passes::pipeline::{self, PipelineError, Trace};
+use crate::passes::{Context, PIPELINE, Registry};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -38,15 +39,12 @@ pub enum CompileError {
     },
 }
 
-/// The passes between the model builder and `fuse`, in order.
-pub const PIPELINE: [&str; 7] = ["match-attention", "fold", "cse", "dce", "recompute", "dce", "legalize"];
-
 /// How a graph becomes one that `lower` takes.
 #[derive(Clone, Debug)]
 pub struct OptimizeOptions {
-    /// Verifying, dumps and passes left out. `legalize` must stay for graphs with dots that need it.
+    /// Verifying, dumps and passes left out. `lower` says which passes a graph cannot do without.
     pub pipeline: pipeline::Options,
-    /// Merge operations into kernels; without it every operation is a kernel of its own.
+    /// Merge operations into kernels; without it `outline` stands in the place of `fuse`: every operation is a kernel.
     pub fuse: bool,
     pub cost: CostModel,
 }
@@ -57,15 +55,14 @@ impl Default for OptimizeOptions {
     }
 }
 
-/// From what the model builder wrote to a graph that `lower` takes.
+/// From what the model builder wrote to a graph that `lower` takes: the passes of [`PIPELINE`].
 pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> Result<(FusionLog, Trace), PipelineError> {
-    let passes = PIPELINE.iter().map(|p| pipeline::find(p)).collect::<Result<Vec<_>, _>>()?;
-    let trace = pipeline::run(g, &passes, &options.pipeline)?;
-    let log = fuse(g, &options.cost, options.fuse);
-    if options.pipeline.verify {
-        pipeline::run(g, &[], &options.pipeline)?;
-    }
-    Ok((log, trace))
+    let registry = Registry::default();
+    let name = |p: &&'static str| if *p == "fuse" && !options.fuse { "outline" } else { p };
+    let passes = PIPELINE.iter().map(|p| registry.find(name(p))).collect::<Result<Vec<_>, _>>()?;
+    let mut context = Context { cost: options.cost, fusion: None };
+    let trace = pipeline::run(g, &passes, &options.pipeline, &mut context)?;
+    Ok((context.fusion.unwrap_or_default(), trace))
 }
 
 /// A model's training step and loss as programs, without machine code.
@@ -78,6 +75,8 @@ pub struct ProgramPlan {
     /// The training graph as lowered.
     pub fused: Graph,
     pub fusion: FusionLog,
+    /// What the passes did to the training graph, and to the graph of the loss.
+    pub traces: [Trace; 2],
 }
 
 impl ProgramPlan {
@@ -89,24 +88,42 @@ impl ProgramPlan {
     }
 }
 
-/// Plans the training step and the loss of this model.
-pub fn plan_program(model: &ModelConfig, step: &StepConfig) -> Result<ProgramPlan, CompileError> {
+/// The training step of this model after the passes, or after those of them that `options` ask for.
+pub fn optimized_step(
+    model: &ModelConfig,
+    step: &StepConfig,
+    options: &OptimizeOptions,
+) -> Result<(Graph, FusionLog, Trace), CompileError> {
     model.check().map_err(CompileError::Config)?;
     if step.batch == 0 {
         return Err(CompileError::Config("batch is 0; it must be at least 1".into()));
     }
-    let options = OptimizeOptions::default();
-    let mut fused = model::training_graph(model, step)?;
-    let (fusion, _) = optimize(&mut fused, &options)?;
+    let mut g = model::training_graph(model, step)?;
+    let (fusion, trace) = optimize(&mut g, options)?;
+    Ok((g, fusion, trace))
+}
+
+/// Plans the training step and the loss of this model.
+pub fn plan_program(model: &ModelConfig, step: &StepConfig) -> Result<ProgramPlan, CompileError> {
+    plan_program_with(model, step, &OptimizeOptions::default())
+}
+
+/// As [`plan_program`], with passes left out, dumped or timed.
+pub fn plan_program_with(
+    model: &ModelConfig,
+    step: &StepConfig,
+    options: &OptimizeOptions,
+) -> Result<ProgramPlan, CompileError> {
+    let (fused, fusion, trace) = optimized_step(model, step, options)?;
     let train = lower(&fused)?;
     let mut loss = model::loss_graph(model, step.batch);
-    optimize(&mut loss, &options)?;
+    let (_, of_loss) = optimize(&mut loss, options)?;
     let eval = lower(&loss)?;
-    Ok(ProgramPlan { train, eval, fused, fusion })
+    Ok(ProgramPlan { train, eval, fused, fusion, traces: [trace, of_loss] })
 }
 
 #[cfg(feature = "mlir")]
-pub use with_mlir::{CompileOptions, Compiled, compile, compile_programs};
+pub use with_mlir::{CompileOptions, Compiled, compile, compile_plan, compile_programs};
 
 #[cfg(feature = "mlir")]
 mod with_mlir {
@@ -157,6 +174,18 @@ mod with_mlir {
         let compiled = compile_programs(&[&plan.train, &plan.eval], &config, options)?;
         remember(&index, &compiled.artifact.manifest.hash)?;
         Ok(compiled)
+    }
+
+    /// Compiles a plan that was made with other passes than the default. No index remembers it.
+    pub fn compile_plan(
+        plan: &ProgramPlan,
+        model: &ModelConfig,
+        step: &StepConfig,
+        options: &CompileOptions,
+    ) -> Result<Compiled, CompileError> {
+        let passes: Vec<&str> = plan.traces[0].steps.iter().map(|s| s.pass).collect();
+        let config = serde_json::json!({ "model": model, "step": step, "passes": passes });
+        compile_programs(&[&plan.train, &plan.eval], &config, options)
     }
 
     /// What the artifact depends on: the configuration, the machine, and this compiler.

@@ -19,6 +19,7 @@ use isoflop_compiler::fuse::fuse;
 use isoflop_compiler::graph::Op;
 use isoflop_compiler::interp::{Precision, Tensor, interpret_in};
 use isoflop_compiler::passes::pipeline::{self, Options};
+use isoflop_compiler::passes::{Context, Registry};
 use isoflop_compiler::text::{number, parse, parse_unverified, print};
 use isoflop_compiler::verify::verify;
 use std::collections::BTreeMap;
@@ -88,10 +89,10 @@ fn outcome(case: &Case) -> Result<String, String> {
         "explain" => explained(&text, true),
         "kernels" => explained(&text, false),
         passes => {
-            let passes = pipeline::parse_list(passes).map_err(|e| e.to_string())?;
+            let passes = Registry::default().parse_list(passes).map_err(|e| e.to_string())?;
             let mut g = parse(&text, "input").map_err(|e| e.to_string())?;
             let options = Options { verify: true, ..Options::default() };
-            pipeline::run(&mut g, &passes, &options).map_err(|e| e.to_string())?;
+            pipeline::run(&mut g, &passes, &options, &mut Context::default()).map_err(|e| e.to_string())?;
             let printed = print(&g);
             match parse(&printed, "printed").map(|g| print(&g)) {
                 Ok(again) if again == printed => Ok(printed),

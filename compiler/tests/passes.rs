@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 fn after(g: &Graph, pass: &str) -> Graph {
     let mut g = g.clone();
-    (by_name(pass).unwrap().run)(&mut g);
+    by_name(pass).unwrap().apply(&mut g);
     if let Err(problems) = verify(&g) {
         panic!("{pass} broke the graph: {problems:?}\n{}", print(&g));
     }

@@ -9,6 +9,8 @@ pub mod fit;
 #[cfg(feature = "study")]
 pub mod opt;
 #[cfg(feature = "study")]
+mod passes;
+#[cfg(feature = "study")]
 pub mod plan;
 #[cfg(feature = "study")]
 pub mod report;

@@ -1,21 +1,25 @@
 //! `isoflop opt`: passes over graphs in text form.
 
+use super::passes;
+use crate::cli::Format;
 use crate::output;
 use clap::ValueHint;
 use isoflop_compiler::opt::opt;
-use isoflop_compiler::passes::{self, pipeline::Options};
+use isoflop_compiler::passes::Registry;
 use miette::miette;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   isoflop opt model.graph --passes simplify,cse,dce --print-after-all
-  isoflop compile model.toml --emit graph | isoflop opt - --passes cse
-  isoflop opt --list")]
+  isoflop compile model.toml --emit graph | isoflop opt - --passes default --stop-after fold > folded.graph
+  isoflop opt folded.graph --resume-from cse --time-passes
+  isoflop opt --list
+
+--passes takes the names of passes; `default` stands for those that every model goes through. Graphs are printed on
+standard output; dumps, counts and times on standard error.")]
 pub struct Args {
     /// Graphs in text form; `-` reads standard input
     #[arg(value_name = "FILE.graph", value_hint = ValueHint::FilePath, required_unless_present = "list")]
@@ -23,42 +27,24 @@ pub struct Args {
     /// Passes in order, separated by commas; none only checks and prints
     #[arg(long, default_value = "")]
     passes: String,
-    /// Print the graph after every pass
-    #[arg(long)]
-    print_after_all: bool,
-    /// Print the graph after this pass
+    /// Begin with this pass of --passes, or of `default`: the graph is a dump made after the passes before
     #[arg(long, value_name = "PASS")]
-    print_after: Vec<String>,
-    /// Leave this pass out
-    #[arg(long, value_name = "PASS")]
-    disable_pass: Vec<String>,
-    /// Run nothing after this pass
-    #[arg(long, value_name = "PASS")]
-    stop_after: Option<String>,
-    /// Verify the graph after every pass
-    #[arg(long)]
-    verify: bool,
-    /// Say how long each pass took
-    #[arg(long)]
-    time: bool,
+    resume_from: Option<String>,
     /// List the passes
     #[arg(long)]
     list: bool,
-}
-
-fn since_start() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
+    /// How times and lists are printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    flags: passes::Flags,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let file = match &args.file {
         Some(file) if !args.list => file,
         _ => {
-            for pass in passes::all() {
-                let rounding = if pass.changes_rounding { " (may change rounding)" } else { "" };
-                output::line(&format!("{:<12} {}{rounding}", pass.name, pass.description))?;
-            }
+            passes::list(args.output)?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -69,14 +55,10 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         _ => std::fs::read_to_string(file).map(|t| text = t),
     };
     read.map_err(|e| miette!("cannot read {name}: {e}"))?;
-    let options = Options {
-        print_after_all: args.print_after_all,
-        print_after: args.print_after.clone(),
-        verify: args.verify || Options::default().verify,
-        disable: args.disable_pass.clone(),
-        stop_after: args.stop_after.clone(),
-        clock: args.time.then_some(since_start as fn() -> Duration),
-    };
-    output::print(&opt(&text, &name, &args.passes, &options).map_err(|e| miette!("{e}"))?)?;
+    let options = args.flags.options(args.resume_from.clone());
+    let (graphs, traces) =
+        opt(&Registry::default(), &text, &name, &args.passes, &options).map_err(|e| miette!("{e}"))?;
+    output::print(&graphs)?;
+    args.flags.report(&traces, args.output)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 //! compared line by line.
 
 pub mod build;
+mod canonical;
 pub mod infer;
 pub mod op;
 pub mod types;

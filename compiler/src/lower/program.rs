@@ -210,7 +210,9 @@ impl Steps<'_> {
                 if node.results[0].dtype != DType::F32 {
                     return Err(unsupported("products are f32 here"));
                 }
-                let gemm = gemm_of(g, n).ok_or_else(|| unsupported("run `legalize` first"))?;
+                let gemm = gemm_of(g, n).ok_or_else(|| {
+                    unsupported("no strides of a matrix product describe it; the pass `legalize` must run")
+                })?;
                 let flops = gemm.flops();
                 self.push(Call::Gemm(gemm), &reads, &[result], &label, flops);
             }
@@ -239,7 +241,13 @@ impl Steps<'_> {
                     let call = self.kernel(spec);
                     self.push(call, &reads, &[result], &label, 0);
                 } else {
-                    let why = "run `fuse` first: elementwise operations become kernels there".to_string();
+                    let why = match Body::of(g, &[n]) {
+                        Ok(_) => {
+                            "elementwise operations become kernels in `fuse` or `outline`; one of the two must run"
+                        }
+                        Err(_) => "no single loop follows its broadcasts; the pass `legalize` must run",
+                    };
+                    let why = why.to_string();
                     return Err(LowerError::Unsupported { op: op.mnemonic(), id: node.id, why });
                 }
             }

@@ -1,26 +1,37 @@
 //! Runs passes one after another, and records what each did: nodes by operation before and after, time, a dump.
+//!
+//! Between passes a graph is what parsing its text gives ([`Graph::canonicalize`]), so a pipeline that is resumed from a
+//! dump ends with the same graph as one that ran through.
 
-use super::{Pass, all, by_name};
+use super::{Context, Pass};
 use crate::graph::Graph;
 use crate::text::{nearest, print};
 use crate::verify::{Problem, verify};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// What to do around the passes. The default runs them all, verifies after each in debug builds, and keeps no dumps.
+/// What to do around the passes. The default runs them all, verifies after each in debug builds, and dumps nothing.
+///
+/// A pass is named as in the registry; where it stands in the pipeline more than once, `dce:2` is the second. Without a
+/// number, `disable` and `print_after` mean every such pass, `stop_after` and `resume_from` the first.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Keep a dump after every pass.
+    /// Dump the graph after every pass.
     pub print_after_all: bool,
-    /// Keep a dump after these.
+    /// Dump the graph after these.
     pub print_after: Vec<String>,
+    /// Who is given each dump, as soon as it is made, so that a pass that fails has shown what came before.
+    pub dumps: Sink,
     /// Verify the graph before the first pass and after each.
     pub verify: bool,
     /// Leave these out.
     pub disable: Vec<String>,
     /// Run nothing after this pass.
     pub stop_after: Option<String>,
+    /// Run nothing before this pass: the graph is one that the passes before have made.
+    pub resume_from: Option<String>,
     /// Time since any fixed moment. The compiler has no clock of its own: without one no time is recorded.
     pub clock: Option<fn() -> Duration>,
 }
@@ -32,11 +43,29 @@ impl Default for Options {
         Options {
             print_after_all: false,
             print_after: vec![],
+            dumps: Sink::default(),
             verify: cfg!(debug_assertions),
             disable: vec![],
             stop_after: None,
+            resume_from: None,
             clock: None,
         }
+    }
+}
+
+/// Takes text. The default drops it.
+#[derive(Clone)]
+pub struct Sink(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Default for Sink {
+    fn default() -> Self {
+        Sink(Arc::new(|_| ()))
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
     }
 }
 
@@ -50,13 +79,12 @@ pub struct Step {
     pub before: Counts,
     pub after: Counts,
     pub time: Option<Duration>,
-    /// The graph after the pass, if it was asked for.
-    pub dump: Option<String>,
 }
 
-/// What a pipeline did, a step for each pass that ran.
+/// What a pipeline did to one graph, a step for each pass that ran.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
+    pub graph: String,
     pub steps: Vec<Step>,
 }
 
@@ -64,8 +92,10 @@ pub struct Trace {
 pub enum PipelineError {
     #[error("unknown pass `{name}`; {hint}")]
     UnknownPass { name: String, hint: String },
-    #[error("`{name}` is not among the passes of this pipeline: {passes}")]
-    NotInPipeline { name: String, passes: String },
+    #[error("`{name}` is not among the passes of this pipeline: {passes}{hint}")]
+    NotInPipeline { name: String, passes: String, hint: String },
+    #[error("the pass to stop after, `{stop}`, stands before the pass to resume from, `{resume}`")]
+    NothingToRun { stop: String, resume: String },
     #[error("graph {graph} is not well formed {when}:{}", list(.problems))]
     NotWellFormed { graph: String, when: String, problems: Vec<Problem> },
 }
@@ -74,51 +104,71 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(|p| format!("\n  {p}")).collect()
 }
 
-/// The pass of this name, or an error that says which there are.
-pub fn find(name: &str) -> Result<&'static Pass, PipelineError> {
-    by_name(name).ok_or_else(|| {
-        let names = || all().iter().map(|p| p.name);
-        let hint = match nearest(name, names()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("one of {}", names().collect::<Vec<_>>().join(", ")),
-        };
-        PipelineError::UnknownPass { name: name.into(), hint }
-    })
+/// Positions in the pipeline of what `name` or `name:2` means; at least one.
+fn positions(passes: &[Pass], selector: &str) -> Result<Vec<usize>, PipelineError> {
+    let (name, nth) = match selector.split_once(':') {
+        Some((name, nth)) => (name, nth.parse::<usize>().ok()),
+        None => (selector, None),
+    };
+    let numbered = selector.contains(':');
+    let all: Vec<usize> = (0..passes.len()).filter(|&k| passes[k].name == name).collect();
+    let found: Vec<usize> = match (numbered, nth) {
+        (false, _) => all,
+        (true, nth) => nth.and_then(|n| all.get(n.checked_sub(1)?).copied()).into_iter().collect(),
+    };
+    if found.is_empty() {
+        let near = nearest(name, passes.iter().map(|p| p.name)).filter(|_| !numbered);
+        let hint = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+        let passes = passes.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+        return Err(PipelineError::NotInPipeline { name: selector.into(), passes, hint });
+    }
+    Ok(found)
 }
 
-/// Passes separated by commas, as on the command line. Blank text is no passes.
-pub fn parse_list(list: &str) -> Result<Vec<&'static Pass>, PipelineError> {
-    list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(find).collect()
+/// The passes that `options` leave of a pipeline, each with whether to dump after it.
+fn chosen(passes: &[Pass], options: &Options) -> Result<Vec<(Pass, bool)>, PipelineError> {
+    let every = |names: &[String]| -> Result<Vec<usize>, PipelineError> {
+        Ok(names.iter().map(|n| positions(passes, n)).collect::<Result<Vec<_>, _>>()?.concat())
+    };
+    let first = |name: &Option<String>| match name {
+        Some(name) => positions(passes, name).map(|at| at.first().copied()),
+        None => Ok(None),
+    };
+    let (disabled, dumped) = (every(&options.disable)?, every(&options.print_after)?);
+    let from = first(&options.resume_from)?.unwrap_or(0);
+    let stop = first(&options.stop_after)?.map_or(passes.len(), |k| k + 1);
+    if stop <= from
+        && let (Some(stop), Some(resume)) = (options.stop_after.clone(), options.resume_from.clone())
+    {
+        return Err(PipelineError::NothingToRun { stop, resume });
+    }
+    let kept = (from..stop).filter(|k| !disabled.contains(k));
+    Ok(kept.map(|k| (passes[k], options.print_after_all || dumped.contains(&k))).collect())
 }
 
 /// Runs `passes` in order on `graph`.
-pub fn run(graph: &mut Graph, passes: &[&Pass], options: &Options) -> Result<Trace, PipelineError> {
-    for name in options.disable.iter().chain(&options.print_after) {
-        find(name)?;
-    }
-    if let Some(name) = &options.stop_after
-        && !passes.iter().any(|p| p.name == name)
-    {
-        find(name)?;
-        let passes = passes.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
-        return Err(PipelineError::NotInPipeline { name: name.clone(), passes });
-    }
+pub fn run(
+    graph: &mut Graph,
+    passes: &[Pass],
+    options: &Options,
+    context: &mut Context,
+) -> Result<Trace, PipelineError> {
+    let chosen = chosen(passes, options)?;
+    graph.canonicalize();
     check(graph, options, || "before the first pass".into())?;
-    let mut trace = Trace::default();
-    for pass in passes {
-        if !options.disable.iter().any(|d| d == pass.name) {
-            let before = graph.op_counts();
-            let start = options.clock.map(|now| now());
-            (pass.run)(graph);
-            let time = options.clock.zip(start).map(|(now, start)| now().saturating_sub(start));
-            check(graph, options, || format!("after {}", pass.name))?;
-            let wanted = options.print_after_all || options.print_after.iter().any(|p| p == pass.name);
-            let dump = wanted.then(|| print(graph));
-            trace.steps.push(Step { pass: pass.name, before, after: graph.op_counts(), time, dump });
+    let mut trace = Trace { graph: graph.name.clone(), steps: vec![] };
+    for (pass, dump) in chosen {
+        let before = graph.op_counts();
+        let start = options.clock.map(|now| now());
+        (pass.run)(graph, context);
+        let time = options.clock.zip(start).map(|(now, start)| now().saturating_sub(start));
+        graph.canonicalize();
+        let step = Step { pass: pass.name, before, after: graph.op_counts(), time };
+        if dump {
+            (options.dumps.0)(&format!("// {step}\n{}", print(graph)));
         }
-        if options.stop_after.as_deref() == Some(pass.name) {
-            break;
-        }
+        check(graph, options, || format!("after {}", pass.name))?;
+        trace.steps.push(step);
     }
     Ok(trace)
 }
@@ -148,20 +198,27 @@ impl Step {
             .filter(|(_, a, b)| a != b)
             .collect()
     }
+
+    /// `mul 3 -> 1, neg 1 -> 0`
+    pub fn changes_text(&self) -> String {
+        let changes: Vec<String> = self.changes().iter().map(|(n, a, b)| format!("{n} {a} -> {b}")).collect();
+        changes.join(", ")
+    }
+
+    /// Nodes before and after.
+    pub fn nodes(&self) -> (usize, usize) {
+        (self.before.values().sum(), self.after.values().sum())
+    }
 }
 
-/// `simplify: 12 -> 9 nodes (mul 3 -> 1, neg 1 -> 0) in 120 us`
+/// `simplify: 12 -> 9 nodes (mul 3 -> 1, neg 1 -> 0)`
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = |c: &Counts| c.values().sum::<usize>();
-        write!(f, "{}: {} -> {} nodes", self.pass, total(&self.before), total(&self.after))?;
-        let changes: Vec<String> = self.changes().iter().map(|(n, a, b)| format!("{n} {a} -> {b}")).collect();
-        if !changes.is_empty() {
-            write!(f, " ({})", changes.join(", "))?;
-        }
-        match self.time {
-            Some(t) => write!(f, " in {} us", t.as_micros()),
-            None => Ok(()),
+        let (before, after) = self.nodes();
+        write!(f, "{}: {before} -> {after} nodes", self.pass)?;
+        match self.changes_text() {
+            changes if changes.is_empty() => Ok(()),
+            changes => write!(f, " ({changes})"),
         }
     }
 }

@@ -126,7 +126,7 @@ proptest! {
                     prop_assert!(!print(&g).is_empty());
                     for pass in ["simplify", "fold", "cse", "dce"] {
                         if verify(&g).is_ok() {
-                            (by_name(pass).unwrap().run)(&mut g);
+                            by_name(pass).unwrap().apply(&mut g);
                             prop_assert!(verify(&g).is_ok(), "{} of\n{}", pass, text);
                         }
                     }

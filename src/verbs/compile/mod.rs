@@ -3,11 +3,15 @@
 mod emit;
 mod explain;
 
+use super::passes;
 use crate::cli::Format;
 use crate::output;
 use clap::{ValueEnum, ValueHint};
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
-use isoflop_compiler::driver::{CompileOptions, compile, plan_program};
+use isoflop_compiler::driver::{
+    CompileError, CompileOptions, OptimizeOptions, ProgramPlan, compile, compile_plan, optimized_step,
+    plan_program_with,
+};
 use isoflop_compiler::mlir::Emit;
 use isoflop_compiler::{model, text};
 use isoflop_sweeps::{compile::options, file, plan};
@@ -20,6 +24,8 @@ use std::process::ExitCode;
   isoflop compile sweeps/examples/nano.toml --out studies/nano/artifacts
   isoflop compile sweeps/examples/gopher.toml --size 44M --emit plan
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion
+  isoflop compile model.toml --disable-pass recompute --emit plan --time-passes
+  isoflop compile model.toml --stop-after fold > folded.graph
 
 A MODEL.toml holds the keys n_layers, n_heads, d_head, d_model, d_ff, vocab_size and seq_len at its top.")]
 pub struct Args {
@@ -38,12 +44,14 @@ pub struct Args {
     /// Print why the compiler did what it did
     #[arg(long, value_enum, conflicts_with = "emit")]
     explain: Option<Topic>,
-    /// How decisions are printed
-    #[arg(long, value_enum, default_value_t, requires = "explain")]
+    /// How decisions and times are printed
+    #[arg(long, value_enum, default_value_t)]
     output: Format,
     /// Folder for the artifacts
     #[arg(long, default_value = "artifacts", value_hint = ValueHint::DirPath)]
     out: PathBuf,
+    #[command(flatten)]
+    passes: passes::Flags,
 }
 
 /// What can be printed on the way to machine code.
@@ -78,7 +86,13 @@ struct Job {
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let jobs = jobs(args)?;
-    let shows = args.emit.is_some() || args.explain.is_some();
+    let stops = args.passes.stop_after.is_some();
+    if stops && (args.emit.is_some() || args.explain.is_some()) {
+        return Err(miette!(
+            "--stop-after prints the graph after that pass; --emit and --explain need what comes later"
+        ));
+    }
+    let shows = args.emit.is_some() || args.explain.is_some() || stops;
     if shows && jobs.len() > 1 {
         let names: Vec<&str> = jobs.iter().map(|j| j.name.as_str()).collect();
         return Err(miette!("choose one of the {} sizes with --size: {}", jobs.len(), names.join(", ")));
@@ -89,8 +103,13 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
             output::print(&show(args, job, &compiler)?)?;
             continue;
         }
-        let compiled =
-            compile(&job.model, &job.step, &compiler).map_err(|e| miette!("size `{}`: {e}", job.name))?;
+        let compiled = if args.passes.any() {
+            let plan = planned(args, job)?;
+            compile_plan(&plan, &job.model, &job.step, &compiler)
+        } else {
+            compile(&job.model, &job.step, &compiler)
+        };
+        let compiled = compiled.map_err(|e| in_size(job, e))?;
         output::line(&format!(
             "{} batch {}: {} ({} kernels, {} compiled now)",
             job.name,
@@ -134,17 +153,39 @@ fn jobs(args: &Args) -> miette::Result<Vec<Job>> {
         let hint = file::nearest(size, &names).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         return Err(miette!("{} plans no size `{size}`{hint} It has: {}", path.display(), names.join(", ")));
     }
-    if args.size.is_some() && (args.emit.is_some() || args.explain.is_some()) {
+    let shows = args.emit.is_some() || args.explain.is_some() || args.passes.stop_after.is_some();
+    if args.size.is_some() && shows {
         jobs.truncate(1);
     }
     Ok(jobs)
+}
+
+fn in_size(job: &Job, e: CompileError) -> miette::Report {
+    miette!("size `{}`: {e}", job.name)
+}
+
+fn optimize(args: &Args) -> OptimizeOptions {
+    OptimizeOptions { pipeline: args.passes.options(None), ..OptimizeOptions::default() }
+}
+
+/// The programs of a job, after the passes that were asked for, which are reported.
+fn planned(args: &Args, job: &Job) -> miette::Result<ProgramPlan> {
+    let plan = plan_program_with(&job.model, &job.step, &optimize(args)).map_err(|e| in_size(job, e))?;
+    args.passes.report(&plan.traces, args.output)?;
+    Ok(plan)
 }
 
 fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<String> {
     if matches!(args.emit, Some(Stage::Graph)) {
         return Ok(text::print(&model::training_graph(&job.model, &job.step).into_diagnostic()?));
     }
-    let plan = plan_program(&job.model, &job.step).map_err(|e| miette!("size `{}`: {e}", job.name))?;
+    if args.passes.stop_after.is_some() {
+        let (g, _, trace) =
+            optimized_step(&job.model, &job.step, &optimize(args)).map_err(|e| in_size(job, e))?;
+        args.passes.report(&[trace], args.output)?;
+        return Ok(text::print(&g));
+    }
+    let plan = planned(args, job)?;
     match args.emit {
         Some(Stage::Fused) => Ok(text::print(&plan.fused)),
         Some(Stage::Plan) => Ok(emit::program(&plan.train.program)),

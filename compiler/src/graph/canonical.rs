@@ -1,0 +1,97 @@
+//! A graph in the order of its text: what parsing gives of what printing gave.
+
+use super::{Graph, Node, Op, Value};
+use petgraph::Direction;
+use petgraph::stable_graph::NodeIndex;
+use petgraph::visit::EdgeRef;
+use smallvec::SmallVec;
+
+impl Graph {
+    /// Rebuilds the graph as parsing its own text would: inputs first, then every node in topological order, operands
+    /// in order of position, no gaps among node indices, the next id one more than the largest, no scope for new nodes.
+    /// Regions too. So a pass that is given a dump does what it did in the pipeline that wrote the dump.
+    ///
+    /// A graph with a cycle, or with inputs outside its signature, has no such text and stays as it is.
+    pub fn canonicalize(&mut self) {
+        let order = self.topological();
+        let is_input = |n: &NodeIndex| matches!(self.op(*n), Op::Input { .. });
+        let whole = order.len() == self.nodes.node_count();
+        if !whole || order.iter().filter(|n| is_input(n)).count() != self.inputs.len() {
+            return;
+        }
+        let listed: Vec<NodeIndex> =
+            self.inputs.iter().copied().chain(order.iter().copied().filter(|n| !is_input(n))).collect();
+        let mut moved = vec![NodeIndex::end(); self.index_bound()];
+        let mut g = Graph::new(&self.name);
+        for n in listed {
+            let mut operands: SmallVec<[(u16, Value); 4]> = self
+                .nodes
+                .edges_directed(n, Direction::Incoming)
+                .map(|e| {
+                    let v = Value { node: moved[e.source().index()], result: e.weight().result };
+                    (e.weight().position, v)
+                })
+                .collect();
+            operands.sort_unstable_by_key(|o| o.0);
+            let operands: SmallVec<[Value; 4]> = operands.into_iter().map(|o| o.1).collect();
+            let empty = Node { id: 0, op: Op::Select, results: SmallVec::new(), scope: None };
+            let Node { id, mut op, results, scope } = std::mem::replace(&mut self.nodes[n], empty);
+            if let Op::Fused { region } = &mut op {
+                region.canonicalize();
+            }
+            moved[n.index()] = g.add_with_id(id, op, &operands, &results, scope);
+        }
+        for o in std::mem::take(&mut self.outputs) {
+            let value = Value { node: moved[o.value.node.index()], result: o.value.result };
+            g.output(&o.name, value);
+        }
+        *self = g;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Graph;
+    use crate::text::{parse, print};
+
+    /// Everything a pass can see.
+    fn seen(g: &Graph) -> String {
+        format!("{g:?}")
+    }
+
+    #[test]
+    fn is_what_parsing_the_text_gives() {
+        let text = "graph @g(%x: f32[4], %y: f32[4] {id=9}) -> (f32[4], f32[4]) {
+            %7 = add %x, %y
+            %3 = exp %7
+            %5 = neg %x
+            %4 = mul %3, %5
+            %8 = sub %3, %4
+            return a = %8, b = %3
+        }";
+        let mut g = parse(text, "g").unwrap();
+        g.set_scope("left over");
+        let [exp, neg] = [3, 5].map(|id| g.nodes.node_indices().find(|&n| g.node(n).id == id).unwrap());
+        // Leaves a gap among the indices, an id that nobody has, and an operand whose edge is the newest.
+        let tanh = g.unary(crate::graph::Unary::Tanh, neg.into());
+        g.replace(neg.into(), exp.into());
+        g.set_operand(tanh.node, 0, exp.into());
+        g.remove(tanh.node);
+        g.remove(neg);
+        assert_ne!(seen(&g), seen(&parse(&print(&g), "again").unwrap()));
+        let printed = print(&g);
+        g.canonicalize();
+        assert_eq!(print(&g), printed);
+        assert_eq!(seen(&g), seen(&parse(&printed, "again").unwrap()));
+    }
+
+    #[test]
+    fn a_cycle_stays_for_the_verifier() {
+        let text =
+            "graph @g(%x: f32[4]) -> (f32[4]) { %1 = neg %2 : f32[4] %2 = exp %1 : f32[4] return y = %2 }";
+        let mut g = crate::text::parse_unverified(text, "g").unwrap();
+        let before = seen(&g);
+        g.canonicalize();
+        assert_eq!(seen(&g), before);
+    }
+}
