@@ -7,14 +7,9 @@ use petgraph::stable_graph::NodeIndex;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Producers before consumers, each node as early as its most urgent consumer wants it: by the smallest id among
-/// itself and all that follow from it. Copies made late, with large ids, stand beside what reads them.
+/// Producers before consumers, each node as early as its most urgent consumer wants it.
 pub fn just_in_time(g: &Graph) -> Vec<NodeIndex> {
-    let mut urgency = vec![u32::MAX; g.index_bound()];
-    for &n in g.topological().iter().rev() {
-        let of_consumers = g.nodes.neighbors_directed(n, Direction::Outgoing).map(|c| urgency[c.index()]);
-        urgency[n.index()] = of_consumers.min().unwrap_or(u32::MAX).min(g.node(n).id);
-    }
+    let urgency = g.urgencies();
     let mut waiting = vec![0usize; g.index_bound()];
     let mut ready = BinaryHeap::new();
     for n in g.nodes.node_indices() {

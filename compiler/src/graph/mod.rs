@@ -182,6 +182,18 @@ impl Graph {
         order
     }
 
+    /// How urgent each node is, by index: the smallest id among itself and all that follow from it. Copies made late,
+    /// with large ids, are as urgent as what reads them.
+    pub fn urgencies(&self) -> Vec<u32> {
+        let mut urgency = vec![u32::MAX; self.index_bound()];
+        for &n in self.topological().iter().rev() {
+            let of_consumers =
+                self.nodes.neighbors_directed(n, Direction::Outgoing).map(|c| urgency[c.index()]);
+            urgency[n.index()] = of_consumers.min().unwrap_or(u32::MAX).min(self.node(n).id);
+        }
+        urgency
+    }
+
     /// One more than the largest node index: the length of a table indexed by node.
     pub fn index_bound(&self) -> usize {
         self.nodes.node_indices().next_back().map_or(0, |n| n.index() + 1)
@@ -216,8 +228,10 @@ impl Graph {
     /// Removes a node nobody uses.
     pub fn remove(&mut self, n: NodeIndex) {
         debug_assert!(self.nodes.neighbors_directed(n, Direction::Outgoing).next().is_none());
+        if matches!(self.op(n), Op::Input { .. }) {
+            self.inputs.retain(|&i| i != n);
+        }
         self.nodes.remove_node(n);
-        self.inputs.retain(|&i| i != n);
     }
 
     /// Removes every node that no output needs. Inputs stay: they are the signature.

@@ -3,7 +3,7 @@
 
 use super::kernel::{KernelSpec, Output, may_overwrite, partial};
 use super::product::gemm_of;
-use super::schedule::{Update, schedule};
+use super::schedule::{Policy, Update, schedule};
 use super::storage::Storages;
 use super::waves::Waves;
 use crate::fuse::body::{Body, Reduction, is_free, is_item};
@@ -48,14 +48,37 @@ struct Region {
     outputs: Vec<Output>,
 }
 
+/// The program of `g` in whichever of the two orders needs less memory.
 pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
     let regions = regions(g)?;
     let updates = in_place_updates(g, &regions);
+    let least = steps(g, &regions, &updates, Policy::LeastMemory)?.finish();
+    let by_id = steps(g, &regions, &updates, Policy::Id)?;
+    if by_id.least_arena() >= least.program.arena_bytes {
+        return Ok(least);
+    }
+    let by_id = by_id.finish();
+    Ok(if by_id.program.arena_bytes < least.program.arena_bytes { by_id } else { least })
+}
+
+/// The program of `g` in one order.
+#[cfg(test)]
+pub(super) fn lower_by(g: &Graph, policy: Policy) -> Result<Lowered, LowerError> {
+    let regions = regions(g)?;
+    Ok(steps(g, &regions, &in_place_updates(g, &regions), policy)?.finish())
+}
+
+fn steps<'a>(
+    g: &'a Graph,
+    regions: &'a FxHashMap<NodeIndex, Region>,
+    updates: &[InPlaceUpdate],
+    policy: Policy,
+) -> Result<Steps<'a>, LowerError> {
     let pairs: Vec<Update> = updates.iter().map(|u| u.update).collect();
-    let (order, dropped) = schedule(g, &pairs);
+    let (order, dropped) = schedule(g, &pairs, policy);
     let mut storages = Storages::of(g, &order);
     let mut in_place: FxHashMap<(NodeIndex, usize), usize> = FxHashMap::default();
-    for u in &updates {
+    for u in updates {
         if !dropped.contains(&u.update) {
             storages.alias_state(u.value, u.update.input);
             in_place.insert((u.update.writer, u.output), u.input_of_body);
@@ -75,7 +98,7 @@ pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
         steps.node(n)?;
     }
     steps.copy_outputs();
-    Ok(steps.finish())
+    Ok(steps)
 }
 
 /// Bodies of all fused nodes.
@@ -164,7 +187,7 @@ fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<In
 
 struct Steps<'a> {
     g: &'a Graph,
-    regions: FxHashMap<NodeIndex, Region>,
+    regions: &'a FxHashMap<NodeIndex, Region>,
     storages: Storages,
     in_place: FxHashMap<(NodeIndex, usize), usize>,
     kernels: Vec<KernelSpec>,
@@ -264,7 +287,8 @@ impl Steps<'_> {
     }
 
     fn region(&mut self, n: NodeIndex, operand_storages: &[usize], label: &str) {
-        let Some(Region { body, operands, mut outputs }) = self.regions.remove(&n) else { return };
+        let Some(Region { body, operands, outputs }) = self.regions.get(&n) else { return };
+        let (body, mut outputs) = (body.clone(), outputs.clone());
         let reads: Vec<usize> = operands.iter().map(|&p| operand_storages[p]).collect();
         let results: Vec<usize> =
             (0..outputs.len()).map(|k| self.storages.of_value(Value { node: n, result: k as u16 })).collect();
@@ -371,6 +395,11 @@ impl Steps<'_> {
             let bytes = self.storages.bytes(to);
             self.push(Call::Copy { bytes }, &[from], &[to], "output", 0);
         }
+    }
+
+    /// No placement of these steps has a smaller arena.
+    fn least_arena(&self) -> u64 {
+        memory::lower_bound(&self.storages.lifetimes().0)
     }
 
     fn finish(self) -> Lowered {
