@@ -5,8 +5,8 @@
 
 use crate::autodiff::AutodiffError;
 use crate::config::{ModelConfig, StepConfig};
+use crate::cost::CostModel;
 use crate::fuse::FusionLog;
-use crate::fuse::decision::CostModel;
 use crate::graph::Graph;
 use crate::lower::{LowerError, Lowered, lower};
 use crate::model;
@@ -60,7 +60,7 @@ pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> Result<(FusionLog, 
     let registry = Registry::default();
     let name = |p: &&'static str| if *p == "fuse" && !options.fuse { "outline" } else { p };
     let passes = PIPELINE.iter().map(|p| registry.find(name(p))).collect::<Result<Vec<_>, _>>()?;
-    let mut context = Context { cost: options.cost, fusion: None };
+    let mut context = Context { cost: options.cost.clone(), fusion: None };
     let trace = pipeline::run(g, &passes, &options.pipeline, &mut context)?;
     Ok((context.fusion.unwrap_or_default(), trace))
 }

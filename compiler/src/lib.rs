@@ -4,6 +4,7 @@ pub mod autodiff;
 #[cfg(feature = "mlir")]
 pub mod cache;
 pub mod config;
+pub mod cost;
 pub mod count;
 pub mod driver;
 pub mod fuse;

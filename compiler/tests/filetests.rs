@@ -14,7 +14,8 @@
 //! lines of all other cases.
 
 use isoflop_compiler::fuse::body::is_item;
-use isoflop_compiler::fuse::decision::{CostModel, Outcome};
+use isoflop_compiler::cost::CostModel;
+use isoflop_compiler::fuse::decision::Outcome;
 use isoflop_compiler::fuse::fuse;
 use isoflop_compiler::graph::Op;
 use isoflop_compiler::interp::{Precision, Tensor, interpret_in};
@@ -110,7 +111,7 @@ fn explained(text: &str, decisions: bool) -> Result<String, String> {
     for d in log.decisions.iter().filter(|_| decisions) {
         let pair = if d.siblings { "beside" } else { "into" };
         let outcome = match d.outcome {
-            Outcome::Fused => format!("fused, {} bytes saved", d.bytes_saved),
+            Outcome::Fused { .. } => format!("fused, {} bytes saved", d.bytes_saved),
             Outcome::Refused(reason) => serde_json::to_string(&reason).unwrap_or_default().replace('"', ""),
         };
         let _ = writeln!(out, "%{} {pair} %{}: {outcome}", d.producer, d.consumer);

@@ -82,6 +82,9 @@ pub struct GeneratedKernel {
     /// Rows of the iteration space, cut into tasks of `rows_per_task` (the last may be shorter).
     pub rows: u64,
     pub rows_per_task: u64,
+    /// Scalar operations of all rows, about: vector instructions times their width. For predictions of time.
+    #[serde(default)]
+    pub operations: u64,
 }
 
 impl GeneratedKernel {

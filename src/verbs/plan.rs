@@ -4,7 +4,7 @@ use crate::cli::Format;
 use crate::output;
 use clap::ValueHint;
 use isoflop_compiler::config::ModelConfig;
-use isoflop_sweeps::device::Device;
+use isoflop_sweeps::device::{Device, Source};
 use isoflop_sweeps::file::Sweep;
 use isoflop_sweeps::plan::Plan;
 use isoflop_sweeps::{compile, display, file, plan};
@@ -23,7 +23,8 @@ pub struct Args {
     /// The sweep file
     #[arg(value_hint = ValueHint::FilePath)]
     sweep: PathBuf,
-    /// Predict for this device instead of the sweep's: cpu, a100-80g, h100-sxm, or a TOML file
+    /// Predict for this device instead of the sweep's: cpu, a100-40g, a100-80g, h100-sxm, h200, v100,
+    /// or a TOML file
     #[arg(long)]
     device: Option<String>,
     #[arg(long, value_enum, default_value_t)]
@@ -31,19 +32,19 @@ pub struct Args {
 }
 
 /// Reads a sweep and plans it, with predictions for its device or `device`.
-pub fn planned(path: &Path, device: Option<&str>) -> miette::Result<(Sweep, Plan)> {
+pub fn planned(path: &Path, device: Option<&str>) -> miette::Result<(Sweep, Plan, Source)> {
     let sweep = file::read(path)?;
     let mut plan = plan::plan(&sweep).map_err(|e| miette!("{}: {e}", path.display()))?;
-    let device = Device::find(device.unwrap_or(&sweep.plan.device)).into_diagnostic()?;
+    let (device, source) = Device::find(device.unwrap_or(&sweep.plan.device)).into_diagnostic()?;
     compile::predict(&mut plan, &sweep, &device).map_err(|e| miette!("{}: {e}", path.display()))?;
-    Ok((sweep, plan))
+    Ok((sweep, plan, source))
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let (_, plan) = planned(&args.sweep, args.device.as_deref())?;
+    let (_, plan, source) = planned(&args.sweep, args.device.as_deref())?;
     match args.output {
         Format::Json => output::json(&plan)?,
-        Format::Table => output::print(&table(&plan))?,
+        Format::Table => output::print(&table(&plan, &source))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,8 +54,13 @@ fn shape(m: &ModelConfig) -> String {
     format!("{}L {}x{} d{} ff{}", m.n_layers, m.n_heads, m.d_head, m.d_model, m.d_ff)
 }
 
-fn table(plan: &Plan) -> String {
+fn table(plan: &Plan, source: &Source) -> String {
     let device = plan.device.as_deref().unwrap_or("?");
+    let described = match source {
+        Source::BuiltIn => String::new(),
+        Source::File(path) => format!(", described in {}", path.display()),
+        Source::Calibrated(path) => format!(", calibrated in {}", path.display()),
+    };
     let flops = format!("FLOPs ({})", plan.flops_convention);
     let mut table = output::table(
         &[
@@ -91,7 +97,7 @@ fn table(plan: &Plan) -> String {
     let total: f64 = plan.runs.iter().map(|r| r.flops).sum();
     let seconds: Option<f64> = plan.runs.iter().map(|r| r.seconds).sum();
     let mut text = format!(
-        "{table}\n{}: {} runs, {total:.3e} FLOPs ({}), predicted {} on one `{device}`\n",
+        "{table}\n{}: {} runs, {total:.3e} FLOPs ({}), predicted {} on one `{device}`{described}\n",
         plan.sweep,
         plan.runs.len(),
         plan.flops_convention,

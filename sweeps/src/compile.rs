@@ -53,6 +53,7 @@ fn for_size<T>(run: &PlannedRun, result: Result<T, CompileError>) -> Result<T, S
 /// When the compiler refuses a model.
 pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), SizeError> {
     let steps = steps(&plan.runs);
+    let cost = device.cost(1);
     // The deepest model takes longest and goes first, so that no core waits for it at the end.
     let mut order: Vec<usize> = (0..steps.distinct.len()).collect();
     order.sort_by_key(|step| std::cmp::Reverse(steps.distinct[*step].model.n_layers));
@@ -62,7 +63,7 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
         .map(|step| {
             let run = steps.distinct[step];
             let planned = for_size(run, plan_program(&run.model, &run.step()))?;
-            let seconds = [&planned.train, &planned.eval].map(|l| device.seconds(&l.program));
+            let seconds = [&planned.train, &planned.eval].map(|l| cost.seconds(&l.program));
             Ok((step, (planned.memory_bytes(), seconds[0], seconds[1])))
         })
         .collect::<Result<_, SizeError>>()?;
@@ -72,19 +73,20 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
         let batches = sweep.train.validation_sequences.div_ceil(run.batch) as f64;
         let validations = sweep.train.validations.min(run.steps) as f64;
         run.memory_bytes = Some(memory);
-        run.set_seconds(run.steps as f64 * train + validations * batches * eval, device.peak_flops);
+        run.set_seconds(run.steps as f64 * train + validations * batches * eval, device.peak());
     }
     plan.device = Some(device.name.clone());
+    plan.device_description = Some(device.clone());
     let tight: Vec<&str> = plan
         .runs
         .iter()
-        .filter(|r| r.memory_bytes.is_some_and(|m| m as f64 > device.memory_bytes))
+        .filter(|r| r.memory_bytes.is_some_and(|m| m as f64 > device.memory.bytes))
         .map(|r| r.id.as_str())
         .collect();
     if !tight.is_empty() {
         plan.warnings.push(format!(
             "more than the {} of one `{}`: {}",
-            crate::display::bytes(device.memory_bytes as u64),
+            crate::display::bytes(device.memory.bytes as u64),
             device.name,
             tight.join(", ")
         ));

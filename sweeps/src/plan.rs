@@ -1,5 +1,6 @@
 //! From a sweep to its runs: sizes, tokens, steps, batch and learning rate of each, every number final.
 
+use crate::device::Device;
 use crate::file::{BatchSpec, LrSpec, Points, SizeChoice, Sweep, Warmup};
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
 use isoflop_compiler::count::{Convention, Mfu, flops_per_token, parameters};
@@ -14,6 +15,9 @@ pub struct Plan {
     pub flops_convention: Convention,
     /// Name of the device description that `seconds` are for; none before a prediction.
     pub device: Option<String>,
+    /// Its values, so that a plan says by which numbers it was predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_description: Option<Device>,
     pub runs: Vec<PlannedRun>,
     /// What a person should know before paying for this plan.
     pub warnings: Vec<String>,
@@ -86,6 +90,7 @@ pub fn plan(sweep: &Sweep) -> Result<Plan, PlanError> {
         sweep: sweep.name.clone(),
         flops_convention: sweep.plan.convention,
         device: None,
+        device_description: None,
         runs: Vec::new(),
         warnings: Vec::new(),
     };

@@ -21,10 +21,12 @@ pub enum Reason {
     Strided,
     /// The kernel would take too many arguments.
     TooManyArguments,
+    /// A value would live longer, and the program need more memory than without fusion.
+    RaisesPeak,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Cycle,
         Reason::DomainMismatch,
         Reason::NeedsWholeReduction,
@@ -32,6 +34,7 @@ impl Reason {
         Reason::ScalarApart,
         Reason::Strided,
         Reason::TooManyArguments,
+        Reason::RaisesPeak,
     ];
 
     pub fn sentence(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Reason {
             Reason::ScalarApart => "scalars are computed once, apart",
             Reason::Strided => "an operand is read in an order no loop follows",
             Reason::TooManyArguments => "too many arguments for one kernel",
+            Reason::RaisesPeak => "a value would live longer and raise the memory peak",
         }
     }
 }
@@ -50,7 +54,10 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    Fused,
+    /// Into the kernel of the `fused` node with this id.
+    Fused {
+        kernel: u32,
+    },
     Refused(Reason),
 }
 
@@ -69,18 +76,4 @@ pub struct Decision {
     pub launches_saved: u32,
     /// Time the cost model expects to save, microseconds.
     pub estimated_us: f64,
-}
-
-/// What moving a byte and starting a kernel cost.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CostModel {
-    pub bytes_per_us: f64,
-    pub launch_us: f64,
-}
-
-impl Default for CostModel {
-    /// Two cores of a server CPU: 20 GB/s from memory, 2 us a launch.
-    fn default() -> Self {
-        CostModel { bytes_per_us: 20_000.0, launch_us: 2.0 }
-    }
 }

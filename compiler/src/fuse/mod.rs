@@ -7,11 +7,15 @@
 pub mod body;
 pub mod decision;
 mod order;
+mod outline;
+mod peak;
 
-use crate::graph::{Graph, Op, Role, TensorType, Value};
+use crate::cost::CostModel;
+use crate::graph::{Graph, Op, Value};
 use body::{Body, MAX_ARGS, Resolved, is_item, resolve};
-use decision::{CostModel, Decision, Outcome, Reason};
+use decision::{Decision, Outcome, Reason};
 use order::Order;
+use outline::outline;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -32,12 +36,41 @@ pub struct FusionLog {
 const MAX_SIBLINGS: usize = 8;
 
 /// Merges what is worth merging and puts a `fused` node in the place of every cluster. With `merge` off each node
-/// becomes a kernel of its own: the unfused program that tests compare with.
+/// becomes a kernel of its own: the unfused program that tests compare with, and whose arena no fusion may exceed.
 pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool) -> FusionLog {
+    if !merge {
+        return attempt(g, cost, &Limits { merges: 0, ..Limits::default() });
+    }
+    let try_with = |limits: &Limits| {
+        let mut fused = g.clone();
+        let log = attempt(&mut fused, cost, limits);
+        (fused, log)
+    };
+    let (fused, log) = peak::within_unfused(g, try_with);
+    *g = fused;
+    log
+}
+
+/// What fusion is not to do.
+#[derive(Clone)]
+struct Limits {
+    /// Stop after this many merges.
+    merges: usize,
+    /// Pairs whose merge would raise the peak, by the ids of their clusters' first nodes.
+    apart: FxHashSet<(u32, u32)>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { merges: usize::MAX, apart: FxHashSet::default() }
+    }
+}
+
+fn attempt(g: &mut Graph, cost: &CostModel, limits: &Limits) -> FusionLog {
     let mut fusion = Fusion::new(g);
     let mut decisions = Vec::new();
-    if merge {
-        decisions = fusion.run(cost);
+    if limits.merges > 0 {
+        decisions = fusion.run(cost, limits);
     }
     let clusters = fusion.clusters();
     let is_output = fusion.is_output;
@@ -139,10 +172,11 @@ impl<'a> Fusion<'a> {
         i
     }
 
-    fn run(&mut self, cost: &CostModel) -> Vec<Decision> {
+    fn run(&mut self, cost: &CostModel, limits: &Limits) -> Vec<Decision> {
         let mut heap: BinaryHeap<Entry> = BinaryHeap::new();
         let mut refused: FxHashMap<(u32, u32), Decision> = FxHashMap::default();
-        let mut fused = Vec::new();
+        // With the cluster that the merged one had then.
+        let mut fused: Vec<(Decision, u32)> = Vec::new();
         for i in 0..self.clusters.len() as u32 {
             if self.position[i as usize] != u32::MAX && self.fusable[i as usize] {
                 self.offer(i, cost, &mut heap);
@@ -160,9 +194,16 @@ impl<'a> Fusion<'a> {
             let (a, b) = if self.order.at(a) < self.order.at(b) { (a, b) } else { (b, a) };
             let mut decision = self.decision(a, b, cost);
             [decision.producer_name, decision.consumer_name] = [a, b].map(|c| self.name(c));
-            match self.merge(a, b) {
+            let merged = match limits.apart.contains(&(decision.producer, decision.consumer)) {
+                true => Err(Reason::RaisesPeak),
+                false => self.merge(a, b),
+            };
+            match merged {
                 Ok(kept) => {
-                    fused.push(decision);
+                    fused.push((decision, kept));
+                    if fused.len() == limits.merges {
+                        break;
+                    }
                     self.offer(kept, cost, &mut heap);
                 }
                 Err(reason) => {
@@ -178,8 +219,17 @@ impl<'a> Fusion<'a> {
             .filter(|((a, b), _)| self.parent[*a as usize] == *a && self.parent[*b as usize] == *b)
             .collect();
         kept.sort_by_key(|(pair, _)| *pair);
-        fused.extend(kept.into_iter().map(|(_, d)| d));
-        fused
+        let merged = fused.into_iter().map(|(decision, cluster)| {
+            let kernel = self.kernel_id(self.root(cluster));
+            Decision { outcome: Outcome::Fused { kernel }, ..decision }
+        });
+        merged.chain(kept.into_iter().map(|(_, d)| d)).collect()
+    }
+
+    /// Id of the fused node that a cluster will become.
+    fn kernel_id(&self, c: u32) -> u32 {
+        let ids = self.clusters[c as usize].nodes.iter().map(|&n| self.g.node(NodeIndex::new(n as usize)).id);
+        ids.min().unwrap_or(0)
     }
 
     /// Puts every pair that `c` could form on the heap: with producers, consumers, and readers of the same values.
@@ -224,7 +274,7 @@ impl<'a> Fusion<'a> {
             let r = self.root(n);
             r == a || r == b
         };
-        let mut bytes = 0u64;
+        let (mut bytes, mut us) = (0u64, cost.launch_us);
         let mut siblings = true;
         let mut counted: SmallVec<[Value; 8]> = SmallVec::new();
         let from_a: FxHashSet<Value> = self.clusters[a as usize]
@@ -244,10 +294,13 @@ impl<'a> Fusion<'a> {
                     counted.push(v);
                     let escapes = self.is_output[producer as usize]
                         || self.readers[producer as usize].iter().any(|&r| !inside(r));
-                    bytes += if escapes { size } else { 2 * size };
+                    let times = if escapes { 1 } else { 2 };
+                    bytes += times * size;
+                    us += times as f64 * cost.transfer_us(size);
                 } else if from_a.contains(&v) {
                     counted.push(v);
                     bytes += size;
+                    us += cost.transfer_us(size);
                 }
             }
         }
@@ -261,10 +314,10 @@ impl<'a> Fusion<'a> {
             producer_name: String::new(),
             consumer_name: String::new(),
             siblings,
-            outcome: Outcome::Fused,
+            outcome: Outcome::Fused { kernel: 0 },
             bytes_saved: bytes,
             launches_saved: 1,
-            estimated_us: bytes as f64 / cost.bytes_per_us + cost.launch_us,
+            estimated_us: us,
         }
     }
 
@@ -388,84 +441,4 @@ impl Direction {
             Direction::Backward => at > limit,
         }
     }
-}
-
-/// Replaces these nodes by one `fused` node whose region is a copy of them and of the free nodes they read. It takes
-/// the id of the first, so that dumps before and after compare and the order of the program stays.
-fn outline(g: &mut Graph, nodes: &[NodeIndex], is_output: &[bool]) {
-    let mut region = Graph::new("region");
-    let mut operands: Vec<Value> = Vec::new();
-    // From values of `g` to values of the region.
-    let mut copied: FxHashMap<Value, Value> = FxHashMap::default();
-    // Inputs first, in the order of reading.
-    for &n in nodes {
-        for v in g.operands(n) {
-            if let Resolved::Value(from, _) = resolve(g, v)
-                && !nodes.contains(&from.node)
-                && !copied.contains_key(&from)
-            {
-                let name = format!("p{}", operands.len());
-                copied.insert(from, region.new_input(&name, g.ty(from).clone(), Role::Data));
-                operands.push(from);
-            }
-        }
-    }
-    for &n in nodes {
-        let mut args: SmallVec<[Value; 4]> = SmallVec::new();
-        for v in g.operands(n) {
-            args.push(copy_operand(g, &mut region, &mut copied, v));
-        }
-        let node = g.node(n);
-        let made = region.add(node.op.clone(), &args, &node.results);
-        copied.insert(n.into(), made.into());
-    }
-    let mut results: Vec<Value> = Vec::new();
-    let mut types: Vec<TensorType> = Vec::new();
-    for &n in nodes {
-        let v = Value::from(n);
-        let leaves = is_output[n.index()]
-            || g.uses(v).iter().any(|&(user, _)| read_outside(g, nodes, is_output, user));
-        if leaves {
-            region.output(&format!("r{}", results.len()), copied[&v]);
-            results.push(v);
-            types.push(g.ty(v).clone());
-        }
-    }
-    let id = nodes.iter().map(|&n| g.node(n).id).min().unwrap_or(0);
-    let scope = nodes.last().and_then(|&n| g.node(n).scope.clone());
-    let fused = g.add_with_id(id, Op::Fused { region: Box::new(region) }, &operands, &types, scope);
-    for (k, &v) in results.iter().enumerate() {
-        g.replace(v, Value { node: fused, result: k as u16 });
-    }
-    for &n in nodes.iter().rev() {
-        if g.consumers(n).is_empty() {
-            g.remove(n);
-        }
-    }
-}
-
-/// The region's copy of an operand, making the free nodes on the way.
-fn copy_operand(g: &Graph, region: &mut Graph, copied: &mut FxHashMap<Value, Value>, v: Value) -> Value {
-    if let Some(&done) = copied.get(&v) {
-        return done;
-    }
-    let node = g.node(v.node);
-    let mut args: SmallVec<[Value; 1]> = SmallVec::new();
-    for from in g.operands(v.node) {
-        args.push(copy_operand(g, region, copied, from));
-    }
-    let made: Value = region.add(node.op.clone(), &args, &node.results).into();
-    copied.insert(v, made);
-    made
-}
-
-/// Is this reader, or through a broadcast one of its readers, outside these nodes?
-fn read_outside(g: &Graph, nodes: &[NodeIndex], is_output: &[bool], reader: NodeIndex) -> bool {
-    if nodes.contains(&reader) {
-        return false;
-    }
-    if !matches!(g.op(reader), Op::Broadcast { .. }) {
-        return true;
-    }
-    is_output[reader.index()] || g.consumers(reader).iter().any(|&c| read_outside(g, nodes, is_output, c))
 }

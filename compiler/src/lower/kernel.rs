@@ -1,6 +1,7 @@
 //! What must be known to generate one kernel: the body, where its results go, which results overwrite an input, and
 //! how rows are cut into tasks. Equal specs give equal code, whatever model they come from.
 
+use crate::cost;
 use crate::fuse::body::{Access, Body, Item, Level, Reduction, Source};
 use crate::graph::{Op, TensorType};
 use isoflop_kernels::DType;
@@ -79,6 +80,15 @@ impl KernelSpec {
 
     pub fn tasks(&self) -> usize {
         self.rows.div_ceil(self.rows_per_task)
+    }
+
+    /// Scalar operations of all rows, as the cost model counts them.
+    pub fn operations(&self) -> u64 {
+        match &self.kind {
+            Kind::Region(body) => cost::operations_of(body),
+            Kind::Move { result, .. } => result.elements() as u64,
+            Kind::Finish { parts, width, .. } => (parts * width) as u64,
+        }
     }
 
     /// Everything the code depends on, as text; equal text, equal code. Rows do not count: one kernel serves any number

@@ -6,7 +6,7 @@ pub mod product;
 pub mod program;
 mod region;
 mod scalar;
-mod schedule;
+pub(crate) mod schedule;
 mod storage;
 #[cfg(test)]
 mod tests;

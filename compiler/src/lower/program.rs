@@ -426,6 +426,7 @@ impl Steps<'_> {
                 n_args: n_args(k),
                 rows: k.rows as u64,
                 rows_per_task: k.rows_per_task as u64,
+                operations: k.operations(),
             })
             .collect();
         let program = Program {

@@ -8,8 +8,8 @@ pub mod simplify;
 
 pub use registry::Registry;
 
+use crate::cost::CostModel;
 use crate::fuse::FusionLog;
-use crate::fuse::decision::CostModel;
 use crate::graph::Graph;
 use crate::lower::product;
 use crate::{fuse, matcher, recompute};
