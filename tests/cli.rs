@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// A folder that is not there, so that no calibrated device of this machine's user changes a plan.
+const NO_CONFIG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-config");
+
 fn isoflop(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("isoflop").expect("the binary is built");
-    command.args(args);
+    command.args(args).env("XDG_CONFIG_HOME", NO_CONFIG);
     command
 }
 
@@ -158,8 +161,31 @@ fn a_model_file_is_shown_at_every_stage() {
     let json: serde_json::Value = serde_json::from_str(&as_json).expect("JSON");
     let outcomes: Vec<_> =
         json["decisions"].as_array().expect("a list").iter().map(|d| &d["outcome"]).collect();
-    assert!(outcomes.iter().any(|o| **o == "fused"), "{as_json}");
+    assert!(outcomes.iter().any(|o| o["fused"]["kernel"].is_u64()), "{as_json}");
     assert!(outcomes.iter().any(|o| o["refused"] == "scalar-apart"), "{as_json}");
+    let explain = |op: &str| -> Vec<serde_json::Value> {
+        let text = stdout(isoflop(&["compile", model, "--explain", op, "--output", "json"]));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    // GELU's terms stay in registers; its product with the weights needs its result in memory.
+    let gelu = explain("layers.0.gelu");
+    let (kept, passing): (Vec<_>, Vec<_>) = gelu.iter().partition(|v| v["memory"].is_object());
+    assert!(passing.len() > kept.len() && !kept.is_empty(), "{gelu:?}");
+    assert!(passing.iter().all(|v| !v["registers"].as_array().expect("a list").is_empty()), "{gelu:?}");
+    let why = kept[0]["why"].to_string();
+    assert!(why.contains("a product reads it") && why.contains("the backward pass needs it"), "{why}");
+    let id = kept[0]["value"].as_str().expect("an id");
+    assert_eq!(explain(id), [kept[0].clone()]);
+    let loss = stdout(isoflop(&["compile", model, "--explain", "loss"]));
+    assert!(loss.contains("it is the output loss") && loss.contains("launches "), "{loss}");
+    let embedding = explain("%param.embedding.weight");
+    assert_eq!(embedding[0]["memory"]["space"], "state", "{embedding:?}");
+    for (op, hint) in
+        [("gelo", "did you mean `gelu`"), ("%99999", "the nearest are %"), ("%lx", "did you mean `%lr`")]
+    {
+        let message = refusal(&["compile", model, "--explain", op]);
+        assert!(message.contains(hint), "{message}");
+    }
     let graph = stdout(isoflop(&["compile", model, "--emit", "graph"]));
     let mut opt = isoflop(&["opt", "-", "--passes", "default"]);
     opt.write_stdin(graph);
@@ -253,6 +279,7 @@ fn a_sweep_runs_warm_killed_or_stopped_to_the_same_bytes() {
             .args(["run", "sweep.toml", "--out", out, "--jobs", "1"])
             .current_dir(lab.dir.path())
             .env("ISOFLOP_CACHE", lab.path("cache"))
+            .env("XDG_CONFIG_HOME", NO_CONFIG)
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

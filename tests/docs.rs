@@ -109,6 +109,7 @@ fn commands_run_and_print_what_the_page_says() {
                     .current_dir(&dir)
                     .env("PATH", &path)
                     .env("ISOFLOP_CACHE", lab.path().join("cache"))
+                    .env("XDG_CONFIG_HOME", lab.path().join("config"))
                     .output()
                     .expect("bash");
                 printed = String::from_utf8_lossy(&output.stdout).into_owned();

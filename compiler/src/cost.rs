@@ -128,16 +128,18 @@ impl CostModel {
             _ => self.operations_per_us,
         };
         let work = match &launch.call {
-            Call::Generated { kernel } => {
-                program.kernels.get(*kernel as usize).map_or(0, |k| k.operations)
-            }
+            Call::Generated { kernel } => program.kernels.get(*kernel as usize).map_or(0, |k| k.operations),
             _ => launch.flops,
         };
         let mut traffic_us = 0.0;
         residency.touch(launch, |bytes, working_set| {
             let one = self.bytes_per_us(working_set);
             let from_memory = self.caches.last().is_none_or(|c| working_set > c.bytes);
-            let all = if from_memory { (threads * one).min(self.memory_bytes_per_us_shared) } else { threads * one };
+            let all = if from_memory {
+                (threads * one).min(self.memory_bytes_per_us_shared)
+            } else {
+                threads * one
+            };
             traffic_us += bytes as f64 / all.max(one);
         });
         LaunchCost { compute_us: work as f64 / (rate * threads), traffic_us, launch_us: self.launch_us }
@@ -160,4 +162,89 @@ pub fn operations(op: &Op) -> u64 {
 /// Operations of one launch of a generated kernel with this body.
 pub fn operations_of(body: &Body) -> u64 {
     body.items.iter().map(|i| operations(&i.op) * i.work.iter().product::<usize>() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isoflop_kernels::DType;
+    use isoflop_kernels::program::{Buffer, GeneratedKernel, Space};
+
+    fn cost() -> CostModel {
+        CostModel {
+            caches: vec![
+                Cache { bytes: 1000, bytes_per_us: 100.0 },
+                Cache { bytes: 10_000, bytes_per_us: 50.0 },
+            ],
+            memory_bytes_per_us: 10.0,
+            memory_bytes_per_us_shared: 15.0,
+            product_flops_per_us: 1000.0,
+            product_half_dim: 16.0,
+            attention_flops_per_us: 500.0,
+            operations_per_us: 200.0,
+            launch_us: 1.0,
+            threads: 1,
+        }
+    }
+
+    #[test]
+    fn a_value_moves_as_fast_as_the_cache_it_fits_in() {
+        assert_eq!([1000, 10_000, 20_000].map(|b| cost().transfer_us(b)), [10.0, 200.0, 2000.0]);
+    }
+
+    #[test]
+    fn a_product_with_a_short_dimension_is_slow() {
+        let g = |m, n, k| Gemm { batch: 1, m, n, k, a: [0; 3], b: [0; 3], c: [0; 3], accumulate: false };
+        assert_eq!(cost().product_rate(&g(1000, 16, 1000)), 500.0);
+        assert!(cost().product_rate(&g(1000, 1000, 1000)) > 980.0);
+    }
+
+    /// One generated kernel of so many operations over two state buffers of so many floats, called again and again.
+    fn program(operations: u64, floats: usize) -> Program {
+        let buffer = |name: &str| Buffer {
+            name: name.into(),
+            dtype: DType::F32,
+            shape: vec![floats],
+            space: Space::State,
+            offset: 0,
+            init: None,
+        };
+        let kernel = GeneratedKernel { symbol: "k".into(), n_args: 2, rows: 4, rows_per_task: 1, operations };
+        let launch = Launch {
+            call: Call::Generated { kernel: 0 },
+            args: vec![0, 1],
+            wave: 0,
+            label: String::new(),
+            flops: 0,
+            bytes: 0,
+        };
+        Program {
+            name: "train".into(),
+            buffers: vec![buffer("a"), buffer("b")],
+            arena_bytes: 0,
+            arena_lower_bound: 0,
+            kernels: vec![kernel],
+            launches: vec![launch],
+        }
+    }
+
+    #[test]
+    fn a_launch_takes_the_longer_of_arithmetic_and_traffic() {
+        // 800 bytes in all stay in the small cache from one call to the next.
+        let small = cost().program(&program(4000, 100))[0];
+        assert_eq!(small, LaunchCost { compute_us: 20.0, traffic_us: 8.0, launch_us: 1.0 });
+        assert_eq!(small.us(), 21.0);
+        // 80 kB stay in no cache.
+        let large = cost().program(&program(4000, 10_000))[0];
+        assert_eq!(large.traffic_us, 8000.0);
+        assert_eq!(large.us(), 8001.0);
+    }
+
+    #[test]
+    fn threads_share_arithmetic_and_memory_as_far_as_tasks_and_bandwidth_go() {
+        let threads = CostModel { threads: 16, ..cost() };
+        let four_tasks = threads.program(&program(4000, 10_000))[0];
+        assert_eq!(four_tasks.compute_us, 5.0);
+        assert!((four_tasks.traffic_us - 80_000.0 / 15.0).abs() < 1e-6);
+    }
 }

@@ -13,8 +13,8 @@
 //! what a `// CHECK-NOT: ` line says. `BLESS=1 cargo test -p isoflop-compiler --test filetests` writes the CHECK
 //! lines of all other cases.
 
-use isoflop_compiler::fuse::body::is_item;
 use isoflop_compiler::cost::CostModel;
+use isoflop_compiler::fuse::body::is_item;
 use isoflop_compiler::fuse::decision::Outcome;
 use isoflop_compiler::fuse::fuse;
 use isoflop_compiler::graph::Op;

@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let (sweep, plan) = planned(&args.sweep, None)?;
+    let (sweep, plan, _) = planned(&args.sweep, None)?;
     let text = std::fs::read_to_string(&args.sweep)
         .map_err(|e| miette!("cannot read {}: {e}", args.sweep.display()))?;
     let vocab_size = sweep.sizes.iter().map(|s| s.model.vocab_size).min().unwrap_or_default();

@@ -311,7 +311,10 @@ mod tests {
             Device::parse(Path::new("d.toml"), &text).unwrap_err().to_string()
         };
         let message = changed("kernels = 0", "kernels = 2");
-        assert!(message.contains("d.toml: `efficiency.kernels` is 2") && message.contains("at most 1"), "{message}");
+        assert!(
+            message.contains("d.toml: `efficiency.kernels` is 2") && message.contains("at most 1"),
+            "{message}"
+        );
         let message = changed("products = \"f32\"", "products = \"tf32\"");
         assert!(message.contains("no `peak_flops.tf32`"), "{message}");
         let message = changed("bytes = 33554432", "bytes = 3355");

@@ -74,6 +74,8 @@ impl Lab {
         let mut command = Command::new(program);
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache");
         command.args(args).current_dir(self.dir.path()).env("ISOFLOP_CACHE", cache).stdin(Stdio::null());
+        // No calibrated device of this machine's user changes a plan.
+        command.env("XDG_CONFIG_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-config"));
         command
     }
 

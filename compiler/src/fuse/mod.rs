@@ -18,18 +18,30 @@ use order::Order;
 use outline::outline;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Serialize;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 #[derive(Clone, Debug, Default)]
 pub struct FusionLog {
     /// In the order taken; refusals are those between kernels that stayed apart.
     pub decisions: Vec<Decision>,
+    /// Where every node of the graph before fusion went that a generated kernel computes, by its id.
+    pub members: BTreeMap<u32, Member>,
     /// Kernels with more than one node.
     pub fused_kernels: usize,
     /// Generated kernels in all, of one node or more.
     pub kernels: usize,
+}
+
+/// The kernel that computes a node of the graph before fusion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Id of the `fused` node.
+    pub kernel: u32,
+    /// Which of its results the value is; none where it never leaves registers.
+    pub result: Option<u16>,
 }
 
 /// Values with more readers than this are not looked at for sibling fusion: scalars that every kernel reads.
@@ -78,7 +90,7 @@ fn attempt(g: &mut Graph, cost: &CostModel, limits: &Limits) -> FusionLog {
     for nodes in clusters {
         log.kernels += 1;
         log.fused_kernels += (nodes.len() > 1) as usize;
-        outline(g, &nodes, &is_output);
+        outline(g, &nodes, &is_output, &mut log.members);
     }
     g.remove_dead();
     log
@@ -108,7 +120,7 @@ struct Fusion<'a> {
     seen_at: Vec<u32>,
 }
 
-/// A pair worth merging: benefit first, then the pair itself so that equal benefits have one order.
+/// A pair worth merging: benefit in picoseconds first, then the pair itself so that equal benefits have one order.
 type Entry = (u64, Reverse<(u32, u32)>, [u32; 2]);
 
 impl<'a> Fusion<'a> {
@@ -244,7 +256,7 @@ impl<'a> Fusion<'a> {
             let (a, b) = if self.order.at(c) < self.order.at(other) { (c, other) } else { (other, c) };
             let us = self.decision(a, b, cost).estimated_us;
             let versions = [self.clusters[a as usize].version, self.clusters[b as usize].version];
-            heap.push(((us * 1e3) as u64, Reverse((a, b)), versions));
+            heap.push(((us * 1e6) as u64, Reverse((a, b)), versions));
         };
         for &n in &self.clusters[c as usize].nodes {
             for v in &self.reads[n as usize] {

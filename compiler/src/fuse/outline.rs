@@ -1,14 +1,16 @@
 //! From a cluster to a `fused` node that holds a graph of its own.
 
+use super::Member;
 use super::body::{Resolved, resolve};
 use crate::graph::{Graph, Op, Role, TensorType, Value};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// Replaces these nodes by one `fused` node whose region is a copy of them and of the free nodes they read. It takes
 /// the id of the first, so that dumps before and after compare and the order of the program stays.
-pub fn outline(g: &mut Graph, nodes: &[NodeIndex], is_output: &[bool]) {
+pub fn outline(g: &mut Graph, nodes: &[NodeIndex], is_output: &[bool], members: &mut BTreeMap<u32, Member>) {
     let mut region = Graph::new("region");
     let mut operands: Vec<Value> = Vec::new();
     // From values of `g` to values of the region.
@@ -48,6 +50,10 @@ pub fn outline(g: &mut Graph, nodes: &[NodeIndex], is_output: &[bool]) {
         }
     }
     let id = nodes.iter().map(|&n| g.node(n).id).min().unwrap_or(0);
+    for &n in nodes {
+        let result = results.iter().position(|v| v.node == n).map(|k| k as u16);
+        members.insert(g.node(n).id, Member { kernel: id, result });
+    }
     let scope = nodes.last().and_then(|&n| g.node(n).scope.clone());
     let fused = g.add_with_id(id, Op::Fused { region: Box::new(region) }, &operands, &types, scope);
     for (k, &v) in results.iter().enumerate() {

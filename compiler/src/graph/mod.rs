@@ -12,8 +12,10 @@ pub mod types;
 pub use op::{Axes, Binary, Comparison, Library, Op, ReduceKind, RelAttentionCall, Role, Unary};
 pub use types::{Shape, TensorType};
 
+pub use petgraph::stable_graph::NodeIndex;
+
 use petgraph::Direction;
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::stable_graph::StableDiGraph;
 use petgraph::visit::EdgeRef;
 use smallvec::SmallVec;
 use std::sync::Arc;

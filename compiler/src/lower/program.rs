@@ -14,6 +14,7 @@ use isoflop_kernels::cpu::attention::RelAttention;
 use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Launch, Program};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub enum LowerError {
 pub struct Lowered {
     pub program: Program,
     pub kernels: Vec<KernelSpec>,
+    /// The buffer of every value that has one, by node id and result; values that share bytes share it.
+    pub buffers: BTreeMap<(u32, u16), BufferId>,
+    /// The kernel of every `fused` node, by node id: an index into `kernels`.
+    pub kernel_of: BTreeMap<u32, u32>,
 }
 
 /// One launch before buffers have places: storages instead of buffers.
@@ -92,6 +97,7 @@ fn steps<'a>(
         in_place,
         kernels: Vec::new(),
         kernel_at: FxHashMap::default(),
+        kernel_of: BTreeMap::new(),
         list: Vec::new(),
     };
     for &n in &order {
@@ -193,6 +199,7 @@ struct Steps<'a> {
     kernels: Vec<KernelSpec>,
     /// By symbol, rows and rows of a task: one machine code serves any number of rows, but a launch has its own.
     kernel_at: FxHashMap<(String, usize, usize), u32>,
+    kernel_of: BTreeMap<u32, u32>,
     list: Vec<Step>,
 }
 
@@ -322,6 +329,9 @@ impl Steps<'_> {
         let overwritten: Vec<usize> = spec.outputs.iter().filter_map(|o| o.in_place).collect();
         let n_reads = reads.len();
         let call = self.kernel(spec);
+        if let Call::Generated { kernel } = call {
+            self.kernel_of.insert(self.g.node(n).id, kernel);
+        }
         self.push(call, &reads, &writes, label, 0);
         if let Some(step) = self.list.last_mut() {
             for i in overwritten.into_iter().filter(|&i| i < n_reads) {
@@ -403,7 +413,7 @@ impl Steps<'_> {
     }
 
     fn finish(self) -> Lowered {
-        let Steps { storages, kernels, list, .. } = self;
+        let Steps { g, storages, kernels, kernel_of, list, .. } = self;
         let (lifetimes, placed) = storages.lifetimes();
         let placement = memory::place(&lifetimes);
         let (buffers, buffer_of) = storages.buffers(&placed, &placement.offsets);
@@ -430,14 +440,17 @@ impl Steps<'_> {
             })
             .collect();
         let program = Program {
-            name: self.g.name.clone(),
+            name: g.name.clone(),
             buffers,
             arena_bytes: placement.bytes,
             arena_lower_bound: placement.lower_bound,
             kernels: declared,
             launches,
         };
-        Lowered { program, kernels }
+        let in_memory = |v: &Value| Some(buffer_of[storages.of_value(*v)]).filter(|&b| b != BufferId::MAX);
+        let values = storages.values().filter_map(|v| Some(((g.node(v.node).id, v.result), in_memory(&v)?)));
+        let buffers = values.collect();
+        Lowered { program, kernels, buffers, kernel_of }
     }
 }
 

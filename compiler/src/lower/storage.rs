@@ -112,6 +112,11 @@ impl Storages {
         self.root(self.of[&v])
     }
 
+    /// Every value of the graph.
+    pub fn values(&self) -> impl Iterator<Item = Value> {
+        self.of.keys().copied()
+    }
+
     /// A buffer for one launch: workspace or partial results.
     pub fn temporary(&mut self, ty: &TensorType) -> usize {
         let label = format!("w{}", self.list.len());

@@ -73,7 +73,13 @@ impl Builder {
     }
 
     fn kernel(&mut self, symbol: &str, n_args: u32, rows: u64, rows_per_task: u64) -> Call {
-        self.0.kernels.push(GeneratedKernel { symbol: symbol.into(), n_args, rows, rows_per_task, operations: 0 });
+        self.0.kernels.push(GeneratedKernel {
+            symbol: symbol.into(),
+            n_args,
+            rows,
+            rows_per_task,
+            operations: 0,
+        });
         Call::Generated { kernel: self.0.kernels.len() as u32 - 1 }
     }
 

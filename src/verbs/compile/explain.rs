@@ -8,10 +8,11 @@ use isoflop_sweeps::display;
 use miette::IntoDiagnostic;
 
 /// What fusion decided, pair by pair. Ids are nodes of the graph before fusion.
-pub fn fusion(plan: &ProgramPlan, format: Format) -> miette::Result<String> {
+pub fn fusion(plan: &ProgramPlan, device: &str, format: Format) -> miette::Result<String> {
     let log = &plan.fusion;
     if format == Format::Json {
         let all = serde_json::json!({
+            "device": device,
             "decisions": log.decisions,
             "kernels": log.kernels,
             "fused_kernels": log.fused_kernels,
@@ -22,8 +23,10 @@ pub fn fusion(plan: &ProgramPlan, format: Format) -> miette::Result<String> {
     let mut table = output::table(&headings, 3);
     for d in &log.decisions {
         let verdict = match d.outcome {
-            Outcome::Fused if d.siblings => "fused, as readers of one value".to_owned(),
-            Outcome::Fused => "fused".to_owned(),
+            Outcome::Fused { kernel } if d.siblings => {
+                format!("fused into %{kernel}, as readers of one value")
+            }
+            Outcome::Fused { kernel } => format!("fused into %{kernel}"),
             Outcome::Refused(reason) => format!("refused: {}", reason.sentence()),
         };
         table.add_row([
@@ -35,9 +38,9 @@ pub fn fusion(plan: &ProgramPlan, format: Format) -> miette::Result<String> {
             format!("{:.1} us", d.estimated_us),
         ]);
     }
-    let fused = log.decisions.iter().filter(|d| d.outcome == Outcome::Fused).count();
+    let fused = log.decisions.iter().filter(|d| matches!(d.outcome, Outcome::Fused { .. })).count();
     Ok(format!(
-        "{table}\n{} pairs looked at, {fused} fused; {} kernels, {} of more than one operation\n",
+        "{table}\n{} pairs looked at, {fused} fused; {} kernels, {} of more than one operation; estimates for `{device}`\n",
         log.decisions.len(),
         log.kernels,
         log.fused_kernels

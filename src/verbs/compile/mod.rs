@@ -2,6 +2,7 @@
 
 mod emit;
 mod explain;
+mod explain_value;
 
 use super::passes;
 use crate::cli::Format;
@@ -13,7 +14,9 @@ use isoflop_compiler::driver::{
     plan_program_with,
 };
 use isoflop_compiler::mlir::Emit;
+use isoflop_compiler::passes::pipeline;
 use isoflop_compiler::{model, text};
+use isoflop_sweeps::device::Device;
 use isoflop_sweeps::{compile::options, file, plan};
 use miette::{IntoDiagnostic, miette};
 use std::path::PathBuf;
@@ -24,6 +27,8 @@ use std::process::ExitCode;
   isoflop compile sweeps/examples/nano.toml --out studies/nano/artifacts
   isoflop compile sweeps/examples/gopher.toml --size 44M --emit plan
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion
+  isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion --device h100-sxm
+  isoflop compile sweeps/examples/nano.toml --size 21k --explain layers.0.gelu
   isoflop compile model.toml --disable-pass recompute --emit plan --time-passes
   isoflop compile model.toml --stop-after fold > folded.graph
 
@@ -41,9 +46,14 @@ pub struct Args {
     /// Print a stage of the compilation instead of writing artifacts
     #[arg(long, value_enum)]
     emit: Option<Stage>,
-    /// Print why the compiler did what it did
-    #[arg(long, value_enum, conflicts_with = "emit")]
+    /// Print why the compiler did what it did: `fusion` is each decision to merge two kernels or not; a node id such as
+    /// %42, an operation, or part of a scope says where its values are and why
+    #[arg(long, value_name = "fusion|OP", conflicts_with = "emit")]
     explain: Option<Topic>,
+    /// Choose what to fuse by the costs of this device: cpu, a100-40g, a100-80g, h100-sxm, h200, v100, or a TOML file
+    /// [default: the built-in cpu]
+    #[arg(long)]
+    device: Option<String>,
     /// How decisions and times are printed
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -71,10 +81,21 @@ enum Stage {
     Asm,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What can be explained.
+#[derive(Clone, Debug)]
 enum Topic {
-    /// Each decision to merge two kernels or not
     Fusion,
+    /// Values by id, operation or scope.
+    Values(String),
+}
+
+impl From<&str> for Topic {
+    fn from(word: &str) -> Topic {
+        match word {
+            "fusion" => Topic::Fusion,
+            other => Topic::Values(other.to_owned()),
+        }
+    }
 }
 
 /// A model with its step, and what to call it.
@@ -103,7 +124,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
             output::print(&show(args, job, &compiler)?)?;
             continue;
         }
-        let compiled = if args.passes.any() {
+        let compiled = if args.passes.any() || args.device.is_some() {
             let plan = planned(args, job)?;
             compile_plan(&plan, &job.model, &job.step, &compiler)
         } else {
@@ -164,13 +185,23 @@ fn in_size(job: &Job, e: CompileError) -> miette::Report {
     miette!("size `{}`: {e}", job.name)
 }
 
-fn optimize(args: &Args) -> OptimizeOptions {
-    OptimizeOptions { pipeline: args.passes.options(None), ..OptimizeOptions::default() }
+/// The device whose costs decide what is fused. Without a wish it is the one that comes with the program, calibrated or
+/// not: artifacts are the same on every machine.
+fn device(args: &Args) -> miette::Result<Device> {
+    match &args.device {
+        Some(name) => Ok(Device::find(name).into_diagnostic()?.0),
+        None => Device::built_in("cpu").into_diagnostic(),
+    }
+}
+
+fn optimize(args: &Args) -> miette::Result<OptimizeOptions> {
+    let cost = device(args)?.cost(1);
+    Ok(OptimizeOptions { pipeline: args.passes.options(None), cost, ..OptimizeOptions::default() })
 }
 
 /// The programs of a job, after the passes that were asked for, which are reported.
 fn planned(args: &Args, job: &Job) -> miette::Result<ProgramPlan> {
-    let plan = plan_program_with(&job.model, &job.step, &optimize(args)).map_err(|e| in_size(job, e))?;
+    let plan = plan_program_with(&job.model, &job.step, &optimize(args)?).map_err(|e| in_size(job, e))?;
     args.passes.report(&plan.traces, args.output)?;
     Ok(plan)
 }
@@ -181,7 +212,7 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
     }
     if args.passes.stop_after.is_some() {
         let (g, _, trace) =
-            optimized_step(&job.model, &job.step, &optimize(args)).map_err(|e| in_size(job, e))?;
+            optimized_step(&job.model, &job.step, &optimize(args)?).map_err(|e| in_size(job, e))?;
         args.passes.report(&[trace], args.output)?;
         return Ok(text::print(&g));
     }
@@ -192,6 +223,18 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
         Some(Stage::Mlir) => emit::kernels(&plan, compiler, None),
         Some(Stage::Llvm) => emit::kernels(&plan, compiler, Some(Emit::LlvmIr)),
         Some(Stage::Asm) => emit::kernels(&plan, compiler, Some(Emit::Asm)),
-        Some(Stage::Graph) | None => explain::fusion(&plan, args.output),
+        Some(Stage::Graph) | None => explained(args, job, &plan),
     }
+}
+
+fn explained(args: &Args, job: &Job, plan: &ProgramPlan) -> miette::Result<String> {
+    let Some(Topic::Values(wanted)) = &args.explain else {
+        return explain::fusion(plan, &device(args)?.name, args.output);
+    };
+    let mut options = optimize(args)?;
+    let mut disable = std::mem::take(&mut options.pipeline.disable);
+    disable.push("fuse".to_owned());
+    options.pipeline = pipeline::Options { disable, ..pipeline::Options::default() };
+    let (before, ..) = optimized_step(&job.model, &job.step, &options).map_err(|e| in_size(job, e))?;
+    explain_value::values(plan, &before, wanted, args.output)
 }
