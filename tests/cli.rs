@@ -178,7 +178,7 @@ fn a_model_file_is_shown_at_every_stage() {
     assert_eq!(explain(id), [kept[0].clone()]);
     let loss = stdout(isoflop(&["compile", model, "--explain", "loss"]));
     assert!(loss.contains("it is the output loss") && loss.contains("launches "), "{loss}");
-    let embedding = explain("%param.embedding.weight");
+    let embedding = explain("%param.embed");
     assert_eq!(embedding[0]["memory"]["space"], "state", "{embedding:?}");
     for (op, hint) in
         [("gelo", "did you mean `gelu`"), ("%99999", "the nearest are %"), ("%lx", "did you mean `%lr`")]
