@@ -5,6 +5,7 @@
 //! * `<!-- test -->`: commands, run by bash with the real `isoflop`. Blocks of one page share a directory, in which
 //!   there is a text `book.txt` and the repository's folder `sweeps`.
 //! * `<!-- file: NAME -->`: a file that is in that directory from here on.
+//! * `<!-- source: PATH -->`: a file of this repository, every line of it.
 //! * `<!-- prints -->`: what the commands before print, exactly; a line `...` stands for any lines.
 #![cfg(feature = "study")]
 
@@ -99,6 +100,8 @@ fn commands_run_and_print_what_the_page_says() {
             let place = format!("{name}:{}", block.line);
             if let Some(file) = block.mark.strip_prefix("file: ") {
                 std::fs::write(dir.join(file), &block.text).expect("written");
+            } else if let Some(source) = block.mark.strip_prefix("source: ") {
+                assert!(block.text == read(source), "{place} is not what {source} holds");
             } else if block.mark == "prints" {
                 let (wanted, found) =
                     (block.text.lines().collect::<Vec<_>>(), printed.lines().collect::<Vec<_>>());

@@ -7,6 +7,7 @@ pub mod config;
 pub mod cost;
 pub mod count;
 pub mod driver;
+pub mod filetest;
 pub mod fuse;
 pub mod graph;
 pub mod interp;

@@ -5,6 +5,8 @@ pub mod compile;
 pub mod completions;
 pub mod data;
 #[cfg(feature = "study")]
+mod filetest;
+#[cfg(feature = "study")]
 pub mod fit;
 #[cfg(feature = "study")]
 pub mod opt;

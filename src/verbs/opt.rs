@@ -1,6 +1,6 @@
-//! `isoflop opt`: passes over graphs in text form.
+//! `isoflop opt`: passes over graphs in text form, and files of cases.
 
-use super::passes;
+use super::{filetest, passes};
 use crate::cli::Format;
 use crate::output;
 use clap::ValueHint;
@@ -16,14 +16,15 @@ use std::process::ExitCode;
   isoflop opt model.graph --passes simplify,cse,dce --print-after-all
   isoflop compile model.toml --emit graph | isoflop opt - --passes default --stop-after fold > folded.graph
   isoflop opt folded.graph --resume-from cse --time-passes
+  isoflop opt --check tests/filetests --filter simplify
   isoflop opt --list
 
 --passes takes the names of passes; `default` stands for those that every model goes through. Graphs are printed on
 standard output; dumps, counts and times on standard error.")]
 pub struct Args {
-    /// Graphs in text form; `-` reads standard input
-    #[arg(value_name = "FILE.graph", value_hint = ValueHint::FilePath, required_unless_present = "list")]
-    file: Option<PathBuf>,
+    /// Graphs in text form; `-` reads standard input. With --check, files of cases and folders of them
+    #[arg(value_name = "FILE.graph", value_hint = ValueHint::AnyPath, required_unless_present = "list")]
+    files: Vec<PathBuf>,
     /// Passes in order, separated by commas; none only checks and prints
     #[arg(long, default_value = "")]
     passes: String,
@@ -33,6 +34,15 @@ pub struct Args {
     /// List the passes
     #[arg(long)]
     list: bool,
+    /// Run the cases of the files, and print what differs from their CHECK lines
+    #[arg(long, conflicts_with_all = ["list", "passes", "resume_from"])]
+    check: bool,
+    /// Write what was found into the CHECK lines
+    #[arg(long, requires = "check")]
+    bless: bool,
+    /// Only cases in whose `PATH:LINE ACTION` this occurs
+    #[arg(long, value_name = "TEXT", requires = "check")]
+    filter: Option<String>,
     /// How times and lists are printed
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -41,12 +51,20 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let file = match &args.file {
-        Some(file) if !args.list => file,
-        _ => {
-            passes::list(args.output)?;
-            return Ok(ExitCode::SUCCESS);
+    if args.list {
+        passes::list(args.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.check {
+        if args.flags.any() {
+            return Err(miette!(
+                "a case names its passes itself; options about passes do not go with --check"
+            ));
         }
+        return filetest::run(&args.files, args.filter.as_deref(), args.bless);
+    }
+    let [file] = &args.files[..] else {
+        return Err(miette!("one file at a time; only --check takes several"));
     };
     let name = file.display().to_string();
     let mut text = String::new();

@@ -80,6 +80,11 @@ impl Graph {
         self.scope = Some(Arc::from(scope));
     }
 
+    /// Nodes added from here on carry the scope of `n`, or none if it has none.
+    pub fn set_scope_of(&mut self, n: NodeIndex) {
+        self.scope = self.nodes[n].scope.clone();
+    }
+
     /// Adds a node without looking at its types; `build` has the constructors that infer them.
     pub fn add(&mut self, op: Op, operands: &[Value], results: &[TensorType]) -> NodeIndex {
         let id = self.next_id;

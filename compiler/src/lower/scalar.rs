@@ -125,13 +125,12 @@ pub fn combine(out: &mut String, names: &mut Names, kind: ReduceKind, a: &str, b
     let name = match (kind, d.is_float()) {
         (ReduceKind::Sum, true) => "arith.addf",
         (ReduceKind::Sum, false) => "arith.addi",
-        // A NaN among the operands shows in the sum that follows every maximum of ours.
-        (ReduceKind::Max, true) => "arith.maxnumf",
+        (ReduceKind::Max, true) => "arith.maximumf",
         (ReduceKind::Max, false) => "arith.maxsi",
     };
     let flags = match (kind, d.is_float()) {
         (ReduceKind::Sum, true) => " fastmath<reassoc,contract,nsz>",
-        (ReduceKind::Max, true) => " fastmath<nnan,nsz>",
+        (ReduceKind::Max, true) => " fastmath<nsz>",
         _ => "",
     };
     assign(out, names, &format!("{name} {a}, {b}{flags} : {ty}"))
