@@ -3,7 +3,8 @@
 //! Each competitor is a process of its own (so that peak memory is its own) that runs N steps when asked. The driver asks
 //! in turn, for windows of about half a second, and compares medians. Arguments: configuration names; `--peer PYTHON`
 //! for a Python that has torch (without it only our figures are printed); `--windows N`; `--profile` for where the time of
-//! one step goes; `--csv FILE`.
+//! one step goes; `--csv FILE`; `--threads N`. Another shape is seven numbers: layers, heads, d_head, d_model, vocabulary,
+//! sequence and batch, as in `4,4,24,96,256,128,16`.
 
 use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileOptions, compile};
@@ -24,7 +25,12 @@ const CONFIGS: [Config; 4] = [
     ("44m", [8, 16, 32, 512, 32000, 512, 2]),
 ];
 
-const THREADS: usize = 2;
+/// Threads of each competitor.
+fn threads() -> usize {
+    let args: Vec<String> = std::env::args().collect();
+    let given = args.iter().position(|a| a == "--threads").and_then(|i| args.get(i + 1));
+    given.and_then(|n| n.parse().ok()).unwrap_or(2)
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -32,7 +38,7 @@ fn main() {
     if let Some(name) = value("--serve") {
         return serve(config(&name));
     }
-    let flags_with_value = ["--peer", "--windows", "--csv"];
+    let flags_with_value = ["--peer", "--windows", "--csv", "--threads"];
     let named: Vec<&String> = args
         .iter()
         .enumerate()
@@ -58,6 +64,10 @@ fn main() {
 }
 
 fn config(name: &str) -> Config {
+    let numbers: Vec<usize> = name.split(',').filter_map(|n| n.parse().ok()).collect();
+    if let Ok(shape) = <[usize; 7]>::try_from(numbers) {
+        return (String::leak(name.to_owned()), shape);
+    }
     CONFIGS.into_iter().find(|c| c.0 == name).unwrap_or_else(|| {
         let names: Vec<&str> = CONFIGS.iter().map(|c| c.0).collect();
         eprintln!("no configuration `{name}`; there are {}", names.join(", "));
@@ -85,10 +95,10 @@ fn executor((_, [n_layers, n_heads, d_head, d_model, vocab_size, seq_len, batch]
         target: Target::host(),
         artifacts: folder.join("artifacts"),
         cache: folder.join("cache"),
-        threads: THREADS,
+        threads: threads(),
     };
     let artifact = compile(&model, &step, &options).expect("the benchmark's models compile").artifact;
-    let mut exec = Executor::load(&artifact, THREADS).expect("an artifact just written loads");
+    let mut exec = Executor::load(&artifact, threads()).expect("an artifact just written loads");
     exec.init_state(0).expect("state initialises");
     let ids = |mul: usize, add: usize| -> Vec<i32> {
         (0..batch * seq_len).map(|i| ((i * mul + add) % vocab_size) as i32).collect()
@@ -186,14 +196,17 @@ fn compare(c: Config, peer: Option<&str>, windows: usize) -> String {
     let (name, shape) = c;
     let itself = std::env::current_exe().expect("this program has a path");
     let mut all = Vec::new();
-    all.extend(Competitor::start("isoflop", Command::new(itself).args(["--serve", name])));
+    all.extend(Competitor::start(
+        "isoflop",
+        Command::new(itself).args(["--serve", name, "--threads", &threads().to_string()]),
+    ));
     for mode in peer.map(|_| ["eager", "compile"]).into_iter().flatten() {
         let mut command = Command::new(peer.unwrap_or_default());
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/gopher_torch.py"))
             .arg("--shape")
             .args(shape.map(|n| n.to_string()))
-            .args(["--mode", mode, "--threads", &THREADS.to_string()])
+            .args(["--mode", mode, "--threads", &threads().to_string()])
             // Stops glibc from giving pages back at every step: worth up to 1.3x to PyTorch.
             .env("MALLOC_MMAP_THRESHOLD_", "4294967296")
             .env("MALLOC_TRIM_THRESHOLD_", "17179869184");
@@ -209,7 +222,7 @@ fn compare(c: Config, peer: Option<&str>, windows: usize) -> String {
     let tokens = (shape[5] * shape[6]) as f64;
     let best_peer = all.iter().skip(1).map(|c| median(&c.medians)).fold(f64::INFINITY, f64::min);
     let mut csv = String::new();
-    println!("{name}: {windows} alternated windows, {THREADS} threads");
+    println!("{name}: {windows} alternated windows, {} threads", threads());
     for c in &all {
         let ms = median(&c.medians);
         let ratio = best_peer / ms;

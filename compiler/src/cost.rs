@@ -223,6 +223,7 @@ mod tests {
             buffers: vec![buffer("a"), buffer("b")],
             arena_bytes: 0,
             arena_lower_bound: 0,
+            chains: Vec::new(),
             kernels: vec![kernel],
             launches: vec![launch],
         }

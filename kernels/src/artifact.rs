@@ -305,6 +305,7 @@ mod tests {
             arena_lower_bound: 0,
             kernels: vec![],
             launches: vec![],
+            chains: vec![],
         }]
     }
 

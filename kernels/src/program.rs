@@ -99,8 +99,14 @@ impl GeneratedKernel {
 pub enum Call {
     /// Index into [`Program::kernels`]; args in the kernel's own order.
     Generated { kernel: u32 },
+    /// The same code over different buffers, as one launch: kernels of one symbol, each with rows of its own. args: those
+    /// of the first kernel, then those of the second, and so on.
+    Grouped { kernels: Vec<u32> },
     /// args: a, b, c.
     Gemm(Gemm),
+    /// A product that also sums the squares of what it writes while that is in cache: args a, b, c, squares [tasks],
+    /// a sum for each task in the order of tasks.
+    GemmSquares(Gemm),
     /// args: qkv, rel, u, v, out, lse, workspace.
     RelAttentionForward(RelAttention),
     /// args: qkv, rel, u, v, out, lse, dout, dqkv, drel, du, dv, workspace.
@@ -133,6 +139,32 @@ pub struct Launch {
     pub bytes: u64,
 }
 
+/// Launches of one wave that are cut together: task t runs its part of the rows of each, one after another, so that
+/// what one launch writes is still in the nearest caches when the next reads it, and no barrier stands between them.
+///
+/// Members are generated kernels and products. With `rows` rows in the chain a member of f * rows rows of its own does
+/// its rows f * begin..f * end for the chain's rows begin..end. Whatever a member reads of another's result lies in
+/// the same part of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The first of its launches; the others follow.
+    pub first: u32,
+    pub launches: u32,
+    pub rows: u64,
+    pub rows_per_task: u64,
+}
+
+impl Chain {
+    pub fn tasks(&self) -> usize {
+        self.rows.div_ceil(self.rows_per_task.max(1)) as usize
+    }
+
+    /// Indices of its launches.
+    pub fn members(&self) -> std::ops::Range<usize> {
+        self.first as usize..self.first as usize + self.launches as usize
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Program {
     /// `train` or `eval`, or the graph's name.
@@ -143,6 +175,9 @@ pub struct Program {
     pub arena_lower_bound: u64,
     pub kernels: Vec<GeneratedKernel>,
     pub launches: Vec<Launch>,
+    /// By first launch; no launch is in two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Chain>,
 }
 
 impl Program {

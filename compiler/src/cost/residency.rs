@@ -119,6 +119,7 @@ mod tests {
             buffers: places.iter().map(buffer).collect(),
             arena_bytes: 1 << 20,
             arena_lower_bound: 0,
+            chains: Vec::new(),
             kernels: Vec::new(),
             launches: launches.iter().map(launch).collect(),
         }

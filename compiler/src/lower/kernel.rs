@@ -10,7 +10,9 @@ use std::fmt::Write;
 /// Elements one task works on, about: enough to hide its start, little enough to share among threads.
 const TASK_ELEMENTS: usize = 16 * 1024;
 /// Tasks of a kernel that reduces over rows: each holds a partial result.
-const MAX_PARTIALS: usize = 16;
+const MAX_PARTIALS: usize = 64;
+/// Rows of a task of such a kernel are a power of two up to this, so that tasks of chains are multiples of it.
+const PARTIAL_ROWS: usize = 128;
 
 /// A result of a kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +48,20 @@ impl KernelSpec {
         let rows = body.rows().max(1);
         let columns = body.columns().max(1);
         let mut rows_per_task = TASK_ELEMENTS.div_ceil(columns).clamp(1, rows);
-        if outputs.iter().any(|o| partial(&body, &body.items[o.item]).is_some()) {
+        let partials = outputs.iter().any(|o| partial(&body, &body.items[o.item]).is_some());
+        if partials {
             rows_per_task = rows_per_task.max(rows.div_ceil(MAX_PARTIALS));
+        }
+        let by_chains = partials && body.split.is_some() && rows >= 2 * PARTIAL_ROWS;
+        if by_chains {
+            let most = PARTIAL_ROWS.max(rows.div_ceil(MAX_PARTIALS).next_power_of_two());
+            rows_per_task = rows_per_task.next_power_of_two().min(most);
         }
         // Even tasks, and whole vectors where rows are elements; a single task has room for any fewer rows, so that
         // small kernels of different sizes are one kernel.
         match rows.div_ceil(rows_per_task) {
             1 => rows_per_task = TASK_ELEMENTS.div_ceil(columns).max(rows),
+            _ if by_chains => {}
             tasks => {
                 rows_per_task = rows.div_ceil(tasks);
                 if body.split.is_none() {

@@ -1,12 +1,15 @@
 //! Lowering: from a fused graph to a program, and from its kernels to MLIR text.
 
+mod chains;
 pub mod kernel;
+mod launches;
 mod movement;
 pub mod product;
 pub mod program;
 mod region;
 mod scalar;
 pub(crate) mod schedule;
+mod step;
 mod storage;
 #[cfg(test)]
 mod tests;

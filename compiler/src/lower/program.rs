@@ -1,17 +1,19 @@
 //! From a fused graph to a program: storage for every value, an order, a place in memory, and a list of launches in
 //! waves. No machine code is made here; the kernels it needs come out as specs.
 
-use super::kernel::{KernelSpec, Output, may_overwrite, partial};
+use super::chains;
+use super::kernel::{KernelSpec, Output, may_overwrite};
+use super::launches;
 use super::product::gemm_of;
 use super::schedule::{Policy, Update, schedule};
+use super::step::{Cut, Step, partial_width};
 use super::storage::Storages;
-use super::waves::Waves;
-use crate::fuse::body::{Body, Reduction, is_free, is_item};
+use crate::fuse::body::{Access, Body, Reduction, Source, is_free, is_item};
 use crate::graph::{Binary, Graph, Library, Op, ReduceKind, TensorType, Value};
 use crate::memory;
 use isoflop_kernels::DType;
 use isoflop_kernels::cpu::attention::RelAttention;
-use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Launch, Program};
+use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Program};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -32,17 +34,6 @@ pub struct Lowered {
     pub buffers: BTreeMap<(u32, u16), BufferId>,
     /// The kernel of every `fused` node, by node id: an index into `kernels`.
     pub kernel_of: BTreeMap<u32, u32>,
-}
-
-/// One launch before buffers have places: storages instead of buffers.
-struct Step {
-    call: Call,
-    /// Storage of each argument.
-    args: Vec<usize>,
-    /// Which arguments are written.
-    writes: Vec<bool>,
-    label: String,
-    flops: u64,
 }
 
 /// A fused or single-node region as the program sees it.
@@ -218,10 +209,14 @@ impl Steps<'_> {
         let mut args = reads.to_vec();
         args.extend(writes);
         let flags = (0..args.len()).map(|i| i >= reads.len()).collect();
-        for &s in &args {
-            self.storages.touch(s, self.list.len());
+        self.list.push(Step { call, args, writes: flags, label: label.to_string(), flops, cut: None });
+    }
+
+    /// The launch made last can be cut so.
+    fn cut_last(&mut self, cut: Option<Cut>) {
+        if let Some(step) = self.list.last_mut() {
+            step.cut = cut;
         }
-        self.list.push(Step { call, args, writes: flags, label: label.to_string(), flops });
     }
 
     fn node(&mut self, n: NodeIndex) -> Result<(), LowerError> {
@@ -244,7 +239,9 @@ impl Steps<'_> {
                     unsupported("no strides of a matrix product describe it; the pass `legalize` must run")
                 })?;
                 let flops = gemm.flops();
+                let cut = Cut::of_product(&gemm, g.ty(operands[0]).elements());
                 self.push(Call::Gemm(gemm), &reads, &[result], &label, flops);
+                self.cut_last(cut);
             }
             Op::Gather => {
                 let (table, rows) = (g.ty(operands[0]), g.ty(operands[1]).elements());
@@ -299,6 +296,12 @@ impl Steps<'_> {
         let reads: Vec<usize> = operands.iter().map(|&p| operand_storages[p]).collect();
         let results: Vec<usize> =
             (0..outputs.len()).map(|k| self.storages.of_value(Value { node: n, result: k as u16 })).collect();
+        if is_sum_of_squares(&body, &outputs)
+            && let ([read], [result]) = (&reads[..], &results[..])
+            && self.squares_by_product(*read, *result, label)
+        {
+            return;
+        }
         for (k, o) in outputs.iter_mut().enumerate() {
             o.in_place = self.in_place.get(&(n, k)).copied();
         }
@@ -313,9 +316,8 @@ impl Steps<'_> {
                 continue;
             }
             let item = &body.items[o.item];
-            match partial(body, item) {
-                Some(r) if tasks > 1 => {
-                    let width = if r == Reduction::Column { o.ty.elements() } else { 1 };
+            match partial_width(body, o) {
+                Some(width) if tasks > 1 => {
                     let ty = TensorType::new(o.ty.dtype, &[tasks, width]);
                     let parts = self.storages.temporary(&ty);
                     let max = matches!(item.op, Op::Reduce { kind: ReduceKind::Max, .. });
@@ -328,11 +330,13 @@ impl Steps<'_> {
         // An input that is overwritten is an argument once, and written.
         let overwritten: Vec<usize> = spec.outputs.iter().filter_map(|o| o.in_place).collect();
         let n_reads = reads.len();
+        let cut = Cut::of_kernel(&spec);
         let call = self.kernel(spec);
         if let Call::Generated { kernel } = call {
             self.kernel_of.insert(self.g.node(n).id, kernel);
         }
         self.push(call, &reads, &writes, label, 0);
+        self.cut_last(cut);
         if let Some(step) = self.list.last_mut() {
             for i in overwritten.into_iter().filter(|&i| i < n_reads) {
                 step.writes[i] = true;
@@ -342,6 +346,33 @@ impl Steps<'_> {
             let call = self.kernel(finish);
             self.push(call, &[parts], &[result], label, 0);
         }
+    }
+
+    /// The product that wrote `read` sums the squares of its tiles as it goes, if it was a product: into a place for each
+    /// task, which are added up here.
+    fn squares_by_product(&mut self, read: usize, result: usize, label: &str) -> bool {
+        let read = self.storages.root(read);
+        let storages = &self.storages;
+        let writes = |step: &Step| {
+            step.args.iter().zip(&step.writes).any(|(&s, &writes)| writes && storages.root(s) == read)
+        };
+        let Some(writer) = self.list.iter().rposition(writes) else { return false };
+        let Call::Gemm(gemm) = self.list[writer].call else { return false };
+        let tasks = gemm.phases()[0];
+        if gemm.accumulate || tasks == 0 {
+            return false;
+        }
+        let parts = if tasks == 1 { result } else { self.storages.temporary(&TensorType::f32(&[tasks])) };
+        let step = &mut self.list[writer];
+        step.call = Call::GemmSquares(gemm);
+        step.args.push(parts);
+        step.writes.push(true);
+        step.cut = None;
+        if tasks > 1 {
+            let call = self.kernel(KernelSpec::finish(tasks, 1, false, DType::F32));
+            self.push(call, &[parts], &[result], label, 0);
+        }
+        true
     }
 
     /// Results that may overwrite an input nobody reads later take its storage.
@@ -409,26 +440,32 @@ impl Steps<'_> {
 
     /// No placement of these steps has a smaller arena.
     fn least_arena(&self) -> u64 {
-        memory::lower_bound(&self.storages.lifetimes().0)
+        chains::plain_peak(&self.list, &self.storages)
     }
 
     fn finish(self) -> Lowered {
-        let Steps { g, storages, kernels, kernel_of, list, .. } = self;
+        let Steps { g, mut storages, kernels, kernel_of, list, .. } = self;
+        let (order, links) = chains::form(&list, &storages);
+        let mut taken: Vec<Option<Step>> = list.into_iter().map(Some).collect();
+        let list: Vec<Step> = order.iter().filter_map(|&n| taken[n].take()).collect();
+        for (n, step) in list.iter().enumerate() {
+            step.args.iter().for_each(|&s| storages.touch(s, n));
+        }
+        // Tasks of a chain are not in step: what one launch of it touches is alive for all of them.
+        for link in &links {
+            for &s in list[link.first..link.first + link.len].iter().flat_map(|step| &step.args) {
+                storages.touch(s, link.first);
+                storages.touch(s, link.first + link.len - 1);
+            }
+        }
         let (lifetimes, placed) = storages.lifetimes();
         let placement = memory::place(&lifetimes);
         let (buffers, buffer_of) = storages.buffers(&placed, &placement.offsets);
-        let mut waves = Waves::new(&buffers);
-        let mut launches = Vec::with_capacity(list.len());
-        for step in list {
-            let args: Vec<BufferId> = step.args.iter().map(|&s| buffer_of[storages.root(s)]).collect();
-            let wave = waves.place(&args, &step.writes);
-            let mut distinct = args.clone();
-            distinct.sort_unstable();
-            distinct.dedup();
-            let bytes = distinct.iter().map(|&b| buffers[b as usize].bytes()).sum();
-            let Step { call, label, flops, .. } = step;
-            launches.push(Launch { call, args, wave, label, flops, bytes });
-        }
+        let steps = list.into_iter().map(|step| {
+            let args = step.args.iter().map(|&s| buffer_of[storages.root(s)]).collect();
+            (step, args)
+        });
+        let (launches, chains) = launches::of(steps.collect(), &links, &buffers, &kernels);
         let declared = kernels
             .iter()
             .map(|k| GeneratedKernel {
@@ -446,12 +483,26 @@ impl Steps<'_> {
             arena_lower_bound: placement.lower_bound,
             kernels: declared,
             launches,
+            chains,
         };
         let in_memory = |v: &Value| Some(buffer_of[storages.of_value(*v)]).filter(|&b| b != BufferId::MAX);
         let values = storages.values().filter_map(|v| Some(((g.node(v.node).id, v.result), in_memory(&v)?)));
         let buffers = values.collect();
         Lowered { program, kernels, buffers, kernel_of }
     }
+}
+
+/// Is this the sum of the squares of its only input?
+fn is_sum_of_squares(body: &Body, outputs: &[Output]) -> bool {
+    let direct = Source::Input { index: 0, access: Access::Direct };
+    let [square, sum] = &body.items[..] else { return false };
+    body.inputs.len() == 1
+        && body.input_types[0].dtype == DType::F32
+        && matches!(square.op, Op::Binary(Binary::Mul))
+        && square.sources[..] == [direct, direct]
+        && matches!(sum.op, Op::Reduce { kind: ReduceKind::Sum, .. })
+        && body.reduction(sum) == Reduction::Total
+        && matches!(outputs, [o] if o.item == 1)
 }
 
 fn n_args(k: &KernelSpec) -> u32 {

@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Op, Role, TensorType, Value};
 use crate::memory::Lifetime;
 use isoflop_kernels::DType;
-use isoflop_kernels::program::{Buffer, BufferId, Init, Space};
+use isoflop_kernels::program::{ALIGN, Buffer, BufferId, Init, Space};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::FxHashMap;
 
@@ -31,6 +31,20 @@ struct Storage {
     /// Position in the schedule of the last node that reads it.
     last_reader: usize,
     label: String,
+}
+
+impl super::chains::Sizes for Storages {
+    fn root(&self, storage: usize) -> usize {
+        Storages::root(self, storage)
+    }
+
+    fn bytes(&self, storage: usize) -> u64 {
+        Storages::bytes(self, storage)
+    }
+
+    fn arena_bytes(&self, storage: usize) -> u64 {
+        if self.is_temporary(storage) { self.bytes(storage).next_multiple_of(ALIGN) } else { 0 }
+    }
 }
 
 pub struct Storages {

@@ -16,7 +16,10 @@ const COPY_BYTES_PER_TASK: u64 = 1 << 18;
 pub fn phases(call: &Call, kernels: &[GeneratedKernel]) -> SmallVec<[usize; 4]> {
     match *call {
         Call::Generated { kernel } => smallvec![kernels[kernel as usize].tasks()],
-        Call::Gemm(gemm) => gemm.phases(),
+        Call::Grouped { kernels: ref group } => {
+            smallvec![group_tasks(group.iter().map(|&k| &kernels[k as usize])).len()]
+        }
+        Call::Gemm(gemm) | Call::GemmSquares(gemm) => gemm.phases(),
         Call::RelAttentionForward(attention) => attention.forward_phases(),
         Call::RelAttentionBackward(attention) => attention.backward_phases(),
         Call::Gather { rows, width, vocab } => Gather { rows, width, vocab }.phases(),
@@ -25,13 +28,43 @@ pub fn phases(call: &Call, kernels: &[GeneratedKernel]) -> SmallVec<[usize; 4]> 
     }
 }
 
+/// Rows that one task of a group takes: of which kernel of the group, from where to where.
+pub type Share = (usize, u64, u64);
+
+/// The tasks of a group: the tasks of each kernel, small ones of neighbours together.
+pub fn group_tasks<'a>(kernels: impl Iterator<Item = &'a GeneratedKernel>) -> Vec<Vec<Share>> {
+    let mut tasks: Vec<Vec<Share>> = Vec::new();
+    // Of a task's work, what the last task can still take.
+    let mut room = 0.0;
+    for (index, kernel) in kernels.enumerate() {
+        let step = kernel.rows_per_task.max(1);
+        for begin in (0..kernel.rows).step_by(step as usize) {
+            let end = (begin + step).min(kernel.rows);
+            let work = (end - begin) as f64 / step as f64;
+            match tasks.last_mut() {
+                Some(last) if work <= room => last.push((index, begin, end)),
+                _ => {
+                    tasks.push(vec![(index, begin, end)]);
+                    room = 1.0;
+                }
+            }
+            room -= work;
+        }
+    }
+    tasks
+}
+
 /// Element type and least number of elements of each argument of a library call, in order; `None` for a generated
 /// kernel, whose arguments only its code knows.
 pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
     let all_f32 = |counts: &[usize]| counts.iter().map(|&count| (DType::F32, count)).collect();
     Some(match *call {
-        Call::Generated { .. } => return None,
+        Call::Generated { .. } | Call::Grouped { .. } => return None,
         Call::Gemm(gemm) => all_f32(&gemm.extents()),
+        Call::GemmSquares(gemm) => {
+            let [a, b, c] = gemm.extents();
+            all_f32(&[a, b, c, gemm.phases()[0]])
+        }
         Call::RelAttentionForward(attention) | Call::RelAttentionBackward(attention) => {
             let RelAttention { batch, seq, heads, d_head } = attention;
             let (out, rel, bias, lse) =
@@ -65,8 +98,14 @@ pub unsafe fn run_library(call: &Call, phase: usize, task: usize, args: &[*mut u
     // SAFETY: the caller's, call by call.
     unsafe {
         match *call {
-            Call::Generated { .. } => unreachable!("generated kernels do not come here"),
+            Call::Generated { .. } | Call::Grouped { .. } => {
+                unreachable!("generated kernels do not come here")
+            }
             Call::Gemm(gemm) => gemm.run(phase, task, f32s(0), f32s(1), f32s(2)),
+            Call::GemmSquares(gemm) => {
+                gemm.run(phase, task, f32s(0), f32s(1), f32s(2));
+                *f32s(3).add(task) = gemm.sum_of_squares(task, f32s(2));
+            }
             Call::RelAttentionForward(attention) => attention.forward(phase, task, std::array::from_fn(f32s)),
             Call::RelAttentionBackward(attention) => {
                 attention.backward(phase, task, std::array::from_fn(f32s))

@@ -8,3 +8,4 @@ pub mod attention;
 pub mod dispatch;
 pub mod embedding;
 pub mod gemm;
+pub mod transpose;

@@ -4,6 +4,7 @@
 //! arena as large as the largest program needs. Everything about a program is checked when it is loaded, so that
 //! running one is nothing but calls. Results are the same bits for any number of threads.
 
+mod chain;
 mod init;
 mod memory;
 mod native;
@@ -17,9 +18,10 @@ use isoflop_kernels::artifact::Artifact;
 use isoflop_kernels::program::{Call, Init, Program, Space};
 use libloading::Library;
 use memory::{Block, Merged, Placed, shape_of};
-use prepare::{Places, Prepared};
+use prepare::{Places, Prepared, Work};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Why a program cannot be loaded or run.
@@ -56,6 +58,9 @@ pub enum ExecError {
     #[error("value {value} at position {position} of `{name}` is outside 0..{limit}")]
     Index { name: String, position: usize, value: i32, limit: usize },
 }
+
+/// Numbers of executed phases, so that what a thread keeps for one phase is never taken for another's.
+static PHASES: AtomicU64 = AtomicU64::new(1);
 
 /// Wall time of one launch, all its tasks together.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -214,12 +219,13 @@ impl Executor {
     pub fn run(&mut self, program: &str) -> Result<(), ExecError> {
         let prepared = &self.programs[self.position(program)?].1;
         for phase in &prepared.phases {
-            let launches = Shared(&prepared.launches);
+            let shared = Shared(prepared);
+            let number = PHASES.fetch_add(1, Ordering::Relaxed);
             self.pool.run(phase.tasks, &|index| {
-                let (launch, phase, task) = phase.locate(index);
+                let (work, task) = phase.locate(index);
                 // SAFETY: the program was checked when it was loaded; launches of a wave are independent, tasks of a
                 // phase too, and `pool.run` ends each phase before the next.
-                unsafe { launches.get()[launch].run(phase, task) }
+                unsafe { shared.get().run(work, task, number) }
             });
         }
         Ok(())
@@ -229,21 +235,23 @@ impl Executor {
     pub fn profile(&mut self, program: &str) -> Result<Vec<LaunchTime>, ExecError> {
         let (program, prepared) = &self.programs[self.position(program)?];
         let mut times = Vec::with_capacity(prepared.launches.len());
-        for (launch, ready) in program.launches.iter().zip(&prepared.launches) {
-            let ready_shared = Shared(std::slice::from_ref(ready));
+        for (launch, ready) in prepared.launches.iter().enumerate() {
+            let described = &program.launches[launch];
+            let shared = Shared(prepared);
             let start = Instant::now();
             for (phase, &tasks) in ready.phases.iter().enumerate() {
+                let work = Work::Launch { launch, phase };
                 // SAFETY: as in `run`, with the launches of a wave one after another.
-                self.pool.run(tasks, &|task| unsafe { ready_shared.get()[0].run(phase, task) });
+                self.pool.run(tasks, &|task| unsafe { shared.get().run(work, task, 0) });
             }
             times.push(LaunchTime {
-                label: launch.label.clone(),
-                kind: kind(&launch.call, program),
-                wave: launch.wave,
+                label: described.label.clone(),
+                kind: kind(&described.call, program),
+                wave: described.wave,
                 tasks: ready.phases.iter().sum(),
                 nanoseconds: start.elapsed().as_nanos() as u64,
-                flops: launch.flops,
-                bytes: launch.bytes,
+                flops: described.flops,
+                bytes: described.bytes,
             });
         }
         Ok(times)
@@ -314,15 +322,15 @@ impl Executor {
     }
 }
 
-/// Launches as tasks on several threads see them.
+/// A program as tasks on several threads see it.
 #[derive(Clone, Copy)]
-struct Shared<'a>(&'a [prepare::Ready]);
+struct Shared<'a>(&'a Prepared);
 
 // SAFETY: what the launches' pointers reach is shared by the rules that `Executor::run` keeps.
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
-    fn get(&self) -> &'a [prepare::Ready] {
+    fn get(&self) -> &'a Prepared {
         self.0
     }
 }
@@ -330,7 +338,12 @@ impl<'a> Shared<'a> {
 fn kind(call: &Call, program: &Program) -> String {
     match *call {
         Call::Generated { kernel } => format!("generated {}", program.kernels[kernel as usize].symbol),
+        Call::Grouped { ref kernels } => {
+            let symbol = kernels.first().map_or("", |&k| &program.kernels[k as usize].symbol);
+            format!("generated {symbol}")
+        }
         Call::Gemm(_) => "gemm".to_string(),
+        Call::GemmSquares(_) => "gemm with squares".to_string(),
         Call::RelAttentionForward(_) => "rel-attention-forward".to_string(),
         Call::RelAttentionBackward(_) => "rel-attention-backward".to_string(),
         Call::Gather { .. } => "gather".to_string(),

@@ -55,6 +55,7 @@ impl Builder {
             arena_lower_bound: 0,
             kernels: vec![],
             launches: vec![],
+            chains: vec![],
         })
     }
 

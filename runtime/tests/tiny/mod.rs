@@ -140,6 +140,7 @@ fn train_program() -> Program {
             kernel("norm", 2, 1, 1),
             kernel("adam", 7, VOCAB as u64, 10),
         ],
+        chains: vec![],
         launches: vec![
             launch(Call::Gather { rows: TOKENS, width: VOCAB, vocab: VOCAB }, &[5, 0, 8], 0, "logits"),
             launch(Call::Generated { kernel: 0 }, &[8, 1, 10], 1, "loss"),
@@ -171,6 +172,7 @@ fn eval_program() -> Program {
         arena_bytes,
         arena_lower_bound: arena_bytes,
         kernels: vec![kernel("loss_only", 3, 1, 1)],
+        chains: vec![],
         launches: vec![
             launch(Call::Gather { rows: TOKENS, width: VOCAB, vocab: VOCAB }, &[2, 0, 3], 0, "logits"),
             launch(Call::Generated { kernel: 0 }, &[3, 1, 4], 1, "loss"),

@@ -43,7 +43,12 @@ pub fn program(p: &Program) -> String {
             Call::Generated { kernel } => {
                 p.kernels.get(*kernel as usize).map_or_else(|| "?".to_owned(), |k| k.symbol.clone())
             }
+            Call::Grouped { kernels } => {
+                let first = kernels.first().and_then(|&k| p.kernels.get(k as usize));
+                format!("{} x{}", first.map_or("?", |k| &k.symbol), kernels.len())
+            }
             Call::Gemm(g) => format!("gemm {}x{}x{}x{}", g.batch, g.m, g.n, g.k),
+            Call::GemmSquares(g) => format!("gemm {}x{}x{}x{} and squares", g.batch, g.m, g.n, g.k),
             Call::RelAttentionForward(_) => "attention forward".to_owned(),
             Call::RelAttentionBackward(_) => "attention backward".to_owned(),
             Call::Gather { .. } => "gather".to_owned(),

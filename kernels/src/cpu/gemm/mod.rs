@@ -6,8 +6,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod squares;
 mod tiling;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::pack::transpose_16x16;
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 use std::ops::Range;

@@ -3,7 +3,7 @@
 //! Sums are cut along k alone, in chunks that depend on k alone, and each element of c is one chain of FMAs per chunk:
 //! a product has the same bits however its rows and columns are cut into tasks.
 
-mod pack;
+pub mod pack;
 mod tile;
 
 use super::Gemm;

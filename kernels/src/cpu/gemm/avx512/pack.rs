@@ -12,7 +12,7 @@ const AHEAD: usize = 8;
 /// # Safety
 /// `a` must hold the elements, `dst` rows * stride, and stride must be at least k rounded up to 16.
 #[target_feature(enable = "avx512f")]
-pub unsafe fn copy_rows(a: View, rows: usize, k: usize, dst: *mut f32, stride: usize) {
+pub(super) unsafe fn copy_rows(a: View, rows: usize, k: usize, dst: *mut f32, stride: usize) {
     for i in 0..rows {
         for p in (0..k).step_by(LANES) {
             // SAFETY: masked lanes are not read; a row's stores end before the next row.
@@ -26,7 +26,7 @@ pub unsafe fn copy_rows(a: View, rows: usize, k: usize, dst: *mut f32, stride: u
 
 /// A block of rows of a, and where its panel of k steps starts.
 #[derive(Clone, Copy, Default)]
-pub struct Block {
+pub(super) struct Block {
     pub start: usize,
     pub rows: usize,
     pub place: usize,
@@ -37,7 +37,7 @@ pub struct Block {
 /// # Safety
 /// `a` must hold the rows and k columns; `dst` must take each panel at its place, and 16 floats more.
 #[target_feature(enable = "avx512f")]
-pub unsafe fn pack_a(a: View, k: usize, blocks: &[Block], dst: *mut f32) {
+pub(super) unsafe fn pack_a(a: View, k: usize, blocks: &[Block], dst: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
         if a.row == 1 {
@@ -65,7 +65,7 @@ pub unsafe fn pack_a(a: View, k: usize, blocks: &[Block], dst: *mut f32) {
 /// # Safety
 /// `b` must hold k by n elements, `dst` k rows of n rounded up to 16.
 #[target_feature(enable = "avx512f")]
-pub unsafe fn pack_b(b: View, k: usize, n: usize, dst: *mut f32) {
+pub(super) unsafe fn pack_b(b: View, k: usize, n: usize, dst: *mut f32) {
     let full = n / COLS * COLS;
     let width = (n - full).next_multiple_of(LANES);
     // SAFETY: every vector of a panel is written in every row.
@@ -118,7 +118,7 @@ unsafe fn pack(src: View, k: usize, width: usize, dst: *mut f32, stride: usize) 
                         *row = _mm512_maskz_loadu_ps(depth_mask, src.at(p, j).ptr);
                     }
                 }
-                let columns = transpose(rows);
+                let columns = transpose_16x16(rows);
                 if deep == LANES {
                     for (q, column) in columns.iter().enumerate() {
                         _mm512_storeu_ps(dst.add((p + q) * stride), *column);
@@ -143,7 +143,7 @@ unsafe fn pack(src: View, k: usize, width: usize, dst: *mut f32, stride: usize) 
 
 /// Transposes a 16 by 16 block held as rows.
 #[target_feature(enable = "avx512f")]
-fn transpose(r: [__m512; 16]) -> [__m512; 16] {
+pub fn transpose_16x16(r: [__m512; 16]) -> [__m512; 16] {
     let zero = _mm512_setzero_ps();
     let mut t = [zero; 16];
     for i in 0..8 {
