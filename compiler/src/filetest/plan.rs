@@ -20,9 +20,15 @@ pub fn text(lowered: &Lowered) -> String {
             space => writeln!(out, "{}", format!("{space:?}").to_lowercase()),
         };
     }
-    for launch in &p.launches {
+    for (i, launch) in p.launches.iter().enumerate() {
+        if let Some(chain) = p.chains.iter().find(|c| c.first as usize == i) {
+            let (len, rows, step) = (chain.launches, chain.rows, chain.rows_per_task);
+            let _ = writeln!(out, "chain of {len} over {rows} rows, {step} a task");
+        }
+        let chained = p.chains.iter().any(|c| c.members().contains(&i));
         let (what, args) = call(lowered, p, launch);
-        let _ = writeln!(out, "wave {}: {what} ({})", launch.wave, args.join(", "));
+        let indent = if chained { "  " } else { "" };
+        let _ = writeln!(out, "{indent}wave {}: {what} ({})", launch.wave, args.join(", "));
     }
     out
 }
@@ -38,10 +44,21 @@ fn call(lowered: &Lowered, p: &Program, launch: &Launch) -> (String, Vec<String>
             }
             format!("kernel {kernel} {}", generated(spec))
         }
+        Call::Grouped { kernels } => {
+            let mut start = 0;
+            for &k in kernels {
+                let spec = &lowered.kernels[k as usize];
+                spec.outputs.iter().filter_map(|o| o.in_place).for_each(|over| args[start + over].push('!'));
+                start += p.kernels[k as usize].n_args as usize;
+            }
+            let first = kernels.first().map(|&k| generated(&lowered.kernels[k as usize])).unwrap_or_default();
+            format!("{} kernels as one: {first}", kernels.len())
+        }
         Call::Gemm(g) => {
             let add = if g.accumulate { " added" } else { "" };
             format!("gemm {}x{}x{}x{}{add}", g.batch, g.m, g.n, g.k)
         }
+        Call::GemmSquares(g) => format!("gemm {}x{}x{}x{} and its squares", g.batch, g.m, g.n, g.k),
         Call::RelAttentionForward(_) => "attention".into(),
         Call::RelAttentionBackward(_) => "attention gradient".into(),
         Call::Gather { rows, width, .. } => format!("gather {rows} rows of {width}"),
