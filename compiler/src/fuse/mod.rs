@@ -48,7 +48,7 @@ pub struct Member {
 const MAX_SIBLINGS: usize = 8;
 
 /// Merges what is worth merging and puts a `fused` node in the place of every cluster. With `merge` off each node
-/// becomes a kernel of its own: the unfused program that tests compare with, and whose arena no fusion may exceed.
+/// becomes a kernel of its own: the unfused program that tests compare with, and whose arena no fusion may exceed by more than a page.
 pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool) -> FusionLog {
     if !merge {
         return attempt(g, cost, &Limits { merges: 0, ..Limits::default() });

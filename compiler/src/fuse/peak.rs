@@ -1,4 +1,4 @@
-//! Fusion that needs no more memory than the operations one by one.
+//! Fusion that needs no more memory than the operations one by one, to a page.
 //!
 //! A merged kernel starts when its last operand is there and ends for all its results at once, so a merge can make a
 //! value live longer. Nearly always what fusion keeps out of memory is far more. Where it is not, the merge that
@@ -16,6 +16,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Merges refused for memory before all merging is given up.
 const MAX_REFUSALS: usize = 64;
+/// What a merge may add: partial sums of a few bytes are no reason to read a tensor twice, and memory comes in pages.
+pub const PAGE: u64 = 4096;
 
 /// The result of `attempt` with as few limits as keep its arena within that of the unfused program. Graphs that have no
 /// code as they stand are fused without limits.
@@ -27,7 +29,7 @@ pub fn within_unfused(g: &Graph, attempt: impl Fn(&Limits) -> (Graph, FusionLog)
         return result;
     }
     let unfused = attempt(&Limits { merges: 0, ..limits.clone() });
-    let Some(allowed) = arena(&unfused.0) else { return result };
+    let Some(allowed) = arena(&unfused.0).map(|bytes| bytes + PAGE) else { return result };
     for _ in 0..MAX_REFUSALS {
         if bytes <= allowed {
             return result;
