@@ -23,7 +23,7 @@ pub fn kernels(plan: &ProgramPlan, compiler: &CompileOptions, emit: Option<Emit>
     Ok(out)
 }
 
-/// The memory plan and the launches of a program.
+/// The memory plan and the launches of a program; those of a chain are joined by a line.
 pub fn program(p: &Program) -> String {
     let mut out = String::new();
     let sizes = [Space::State, Space::Input, Space::Output, Space::Table, Space::Arena]
@@ -56,7 +56,15 @@ pub fn program(p: &Program) -> String {
             Call::Copy { .. } => "copy".to_owned(),
         };
         let (wave, flops, bytes) = (launch.wave, launch.flops, launch.bytes);
-        let _ = writeln!(out, "{i:>4} {wave:>5}  {call:<24} {flops:>14} {bytes:>12}  {}", launch.label);
+        // Launches that one task runs one after another on its rows hang together.
+        let chain = p.chains.iter().find(|c| c.members().contains(&i));
+        let mark = match chain {
+            Some(c) if c.first as usize == i => "┌",
+            Some(c) if c.members().end == i + 1 => "└",
+            Some(_) => "│",
+            None => " ",
+        };
+        let _ = writeln!(out, "{i:>4} {wave:>5} {mark}{call:<24} {flops:>14} {bytes:>12}  {}", launch.label);
     }
     out
 }
