@@ -123,12 +123,18 @@ impl CostModel {
         let tasks = dispatch::phases(&launch.call, &program.kernels).into_iter().max().unwrap_or(1);
         let threads = self.threads.min(tasks).max(1) as f64;
         let rate = match &launch.call {
-            Call::Gemm(g) => self.product_rate(g),
+            Call::Gemm(g) | Call::GemmSquares(g) => self.product_rate(g),
             Call::RelAttentionForward(_) | Call::RelAttentionBackward(_) => self.attention_flops_per_us,
-            _ => self.operations_per_us,
+            Call::Generated { .. }
+            | Call::Grouped { .. }
+            | Call::Gather { .. }
+            | Call::ScatterAdd { .. }
+            | Call::Copy { .. } => self.operations_per_us,
         };
+        let generated = |k: u32| program.kernels.get(k as usize).map_or(0, |k| k.operations);
         let work = match &launch.call {
-            Call::Generated { kernel } => program.kernels.get(*kernel as usize).map_or(0, |k| k.operations),
+            Call::Generated { kernel } => generated(*kernel),
+            Call::Grouped { kernels } => kernels.iter().map(|&k| generated(k)).sum(),
             _ => launch.flops,
         };
         let mut traffic_us = 0.0;
