@@ -8,4 +8,6 @@ pub mod attention;
 pub mod dispatch;
 pub mod embedding;
 pub mod gemm;
+mod scratch;
+mod simd;
 pub mod transpose;

@@ -14,10 +14,10 @@
 use super::pack::{self, PackedRel, query_stride, row_stride};
 use super::reduce::{self, Partial};
 use super::scores::{MARGIN, group_columns, position_products, query_rows, score_stride, score_tile};
-use super::scratch::{Scratch, padded};
-use super::simd::Simd;
 use super::tile::{Scalars, Vectors, WIDTH, accumulate, staircase_block, tile_width, with_tile};
 use super::{GROUP, RelAttention};
+use crate::cpu::scratch::{Scratch, padded};
+use crate::cpu::simd::Simd;
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 

@@ -2,10 +2,10 @@
 
 use super::pack::{self, PackedRel, query_stride, row_stride};
 use super::scores::{MARGIN, group_columns, position_products, score_stride, score_tile};
-use super::scratch::{Scratch, padded};
-use super::simd::Simd;
 use super::tile::{Scalars, Vectors, accumulate, tile_width, with_tile};
 use super::{GROUP, RelAttention};
+use crate::cpu::scratch::{Scratch, padded};
+use crate::cpu::simd::Simd;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Rows of values asked for while keys are packed; more would push out what is in use.

@@ -31,14 +31,13 @@ mod pack;
 mod reduce;
 pub mod reference;
 mod scores;
-mod scratch;
-mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
 
+use super::scratch::Scratch;
+use super::simd::{Level, MAX_LANES, Simd, Work};
 use serde::{Deserialize, Serialize};
-use simd::Level;
 use smallvec::{SmallVec, smallvec};
 
 /// Dimensions of one relative-attention call.
@@ -59,8 +58,35 @@ const WANTED_TASKS: usize = 32;
 const GROUP: usize = 8;
 /// Rows of `rel` that one packing or reducing task handles.
 const SLAB: usize = 128;
-/// Widest vector of any instruction set; padded sizes are multiples of it so that they depend on shapes only.
-const MAX_LANES: usize = 16;
+
+/// One task of the forward or backward pass, for [`Level::run`].
+struct Task<'a, const ARGS: usize> {
+    dims: &'a RelAttention,
+    phase: usize,
+    task: usize,
+    args: [*mut f32; ARGS],
+    scratch: &'a mut Scratch,
+}
+
+impl Work for Task<'_, 7> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the promise of [`RelAttention::forward`].
+        unsafe { forward::run::<S>(self.dims, self.phase, self.task, self.args, self.scratch) }
+    }
+}
+
+impl Work for Task<'_, 12> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the promise of [`RelAttention::backward`].
+        unsafe { backward::run::<S>(self.dims, self.phase, self.task, self.args, self.scratch) }
+    }
+}
 
 impl RelAttention {
     /// Tasks of each phase of [`forward`](Self::forward): pack `rel`; attend.
@@ -112,7 +138,18 @@ impl RelAttention {
     /// [`forward_phases`](Self::forward_phases), and all tasks of earlier phases must have finished.
     pub unsafe fn forward(&self, phase: usize, task: usize, args: [*mut f32; 7]) {
         // SAFETY: the caller's promise; the level is one this machine has.
-        unsafe { simd::forward_task(Level::detected(), self, phase, task, args) }
+        unsafe { self.forward_on(Level::detected(), phase, task, args) }
+    }
+
+    /// [`forward`](Self::forward) with the instructions of one level.
+    ///
+    /// # Safety
+    /// As there; the level must be [`available`](Level::available).
+    unsafe fn forward_on(&self, level: Level, phase: usize, task: usize, args: [*mut f32; 7]) {
+        Scratch::with(forward::scratch_elements(self), |scratch| {
+            // SAFETY: the caller's promise.
+            unsafe { level.run(Task { dims: self, phase, task, args, scratch }) }
+        })
     }
 
     /// Runs one task of a backward phase.
@@ -123,7 +160,18 @@ impl RelAttention {
     /// [`backward_phases`](Self::backward_phases); dqkv, drel, du, dv and workspace are written.
     pub unsafe fn backward(&self, phase: usize, task: usize, args: [*mut f32; 12]) {
         // SAFETY: the caller's promise; the level is one this machine has.
-        unsafe { simd::backward_task(Level::detected(), self, phase, task, args) }
+        unsafe { self.backward_on(Level::detected(), phase, task, args) }
+    }
+
+    /// [`backward`](Self::backward) with the instructions of one level.
+    ///
+    /// # Safety
+    /// As there; the level must be [`available`](Level::available).
+    unsafe fn backward_on(&self, level: Level, phase: usize, task: usize, args: [*mut f32; 12]) {
+        Scratch::with(backward::scratch_elements(self), |scratch| {
+            // SAFETY: the caller's promise.
+            unsafe { level.run(Task { dims: self, phase, task, args, scratch }) }
+        })
     }
 
     fn is_empty(&self) -> bool {

@@ -3,8 +3,8 @@
 //! A panel holds `LANES` consecutive rows transposed: element (row x, channel c) of a panelled matrix with `rows`
 //! channels is at `(x / LANES * rows + c) * LANES + x % LANES`.
 
-use super::simd::Simd;
 use super::{RelAttention, SLAB};
+use crate::cpu::simd::Simd;
 
 /// Panels of `n` rows of `d` channels, the last padded with zeros.
 ///

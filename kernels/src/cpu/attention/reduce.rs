@@ -1,8 +1,9 @@
 //! The last backward phase: partial sums of the units, added in unit order, into the caller's layouts.
 
 use super::pack::query_stride;
-use super::simd::Simd;
-use super::{MAX_LANES, RelAttention, SLAB};
+use super::{RelAttention, SLAB};
+use crate::cpu::simd::MAX_LANES;
+use crate::cpu::simd::Simd;
 use std::f32::consts::LN_2;
 
 /// One unit's region of the workspace. Panels have [`query_stride`] channels and lack the factor ln 2 that undoes

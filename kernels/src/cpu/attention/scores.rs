@@ -3,9 +3,9 @@
 //! A group is [`GROUP`] queries from row `first`. Scores are in base 2: queries carry scale * log2(e).
 
 use super::pack::query_stride;
-use super::simd::Simd;
 use super::tile::{Scalars, Vectors, accumulate, tile_width, with_tile};
 use super::{GROUP, RelAttention};
+use crate::cpu::simd::Simd;
 
 /// Floats before and after each row of scores, so that skewed reads stay inside: groups reach at most
 /// GROUP + LANES outside. The leading pad of probabilities' gradients is zero.

@@ -2,7 +2,7 @@
 
 use super::RelAttention;
 use super::reference::{self, Inputs};
-use super::simd::{self, Level};
+use crate::cpu::simd::Level;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -67,7 +67,7 @@ fn run(level: Level, d: &RelAttention, x: &Inputs, dout: &[f64], order: Order) -
     for (phase, tasks) in d.forward_phases().into_iter().enumerate() {
         for task in order.tasks(tasks) {
             // SAFETY: buffers of the documented sizes, one task at a time.
-            unsafe { simd::forward_task(level, d, phase, task, args) }
+            unsafe { d.forward_on(level, phase, task, args) }
         }
     }
     let mut workspace = poison(d.backward_workspace());
@@ -75,7 +75,7 @@ fn run(level: Level, d: &RelAttention, x: &Inputs, dout: &[f64], order: Order) -
     for (phase, tasks) in d.backward_phases().into_iter().enumerate() {
         for task in order.tasks(tasks) {
             // SAFETY: buffers of the documented sizes, one task at a time.
-            unsafe { simd::backward_task(level, d, phase, task, args) }
+            unsafe { d.backward_on(level, phase, task, args) }
         }
     }
     outputs
@@ -214,31 +214,6 @@ fn reference_backward_matches_finite_differences() {
             let slope = (at(step) - at(-step)) / (2.0 * step);
             assert!((slope - expected).abs() < 1e-8, "d{name}[{k}]: {expected} against a slope of {slope}");
         }
-    }
-}
-
-#[test]
-fn exp2_is_accurate_to_two_ulp_on_every_level() {
-    fn worst<S: simd::Simd>() -> f64 {
-        let mut worst = 0.0_f64;
-        for k in 0..200_000 {
-            let x = -126.0 + 0.00063 * k as f32;
-            let mut y = [0.0; super::MAX_LANES];
-            // SAFETY: called only for levels the machine has.
-            unsafe { S::store(y.as_mut_ptr(), S::exp2(S::splat(x))) }
-            worst = worst.max((f64::from(y[0]) / f64::from(x).exp2() - 1.0).abs());
-        }
-        worst
-    }
-    for level in Level::available() {
-        let worst = match level {
-            Level::Portable => worst::<simd::Portable>(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => worst::<simd::x86::Avx2>(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => worst::<simd::x86::Avx512>(),
-        };
-        assert!(worst < 2e-7, "{level:?}: {worst:.2e}");
     }
 }
 

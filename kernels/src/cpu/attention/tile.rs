@@ -4,7 +4,7 @@
 //! `acc[r][v] += a[r, k] * b[k, v]` for k in a range, where `a` is read one scalar at a time with any strides
 //! (so a transposed or skewed operand costs nothing) and `b` one vector at a time.
 
-use super::simd::Simd;
+use crate::cpu::simd::Simd;
 
 /// The broadcast operand: element (r, k) is at `ptr + r * row + k * k`.
 #[derive(Clone, Copy)]

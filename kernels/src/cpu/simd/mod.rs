@@ -1,15 +1,16 @@
-//! The vector operations attention needs, and the choice of instruction set at run time.
+//! The vector operations our kernels need, and the choice of instruction set at run time.
 //!
-//! Task bodies are generic over [`Simd`] and inlined into one function per instruction set that carries the
-//! matching `target_feature`, so every operation below becomes an instruction there.
+//! A kernel's task is a [`Work`], generic over [`Simd`], and inlined into one function per instruction set that carries
+//! the matching `target_feature`, so every operation below becomes an instruction there.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
-use super::scratch::Scratch;
-use super::{RelAttention, backward, forward};
-pub use portable::Portable;
+use portable::Portable;
+
+/// Widest vector of any instruction set, in floats; padded sizes are multiples of it so that they depend on shapes only.
+pub const MAX_LANES: usize = 16;
 
 /// Vectors of `LANES` floats.
 ///
@@ -18,7 +19,7 @@ pub use portable::Portable;
 /// them valid for the lanes they name (no alignment is asked for).
 pub trait Simd: Copy + 'static {
     type V: Copy;
-    /// A power of two, at most [`MAX_LANES`](super::MAX_LANES).
+    /// A power of two, at most [`MAX_LANES`].
     const LANES: usize;
     /// Rows of a register tile of three vectors: 8 with 32 registers, 4 with 16.
     const ROWS: usize;
@@ -109,54 +110,65 @@ impl Level {
     pub fn detected() -> Level {
         Level::available().next_back().unwrap_or(Level::Portable)
     }
-}
 
-/// [`RelAttention::forward`] on a given level.
-///
-/// # Safety
-/// As there; `level` must be [`available`](Level::available).
-pub unsafe fn forward_task(
-    level: Level,
-    dims: &RelAttention,
-    phase: usize,
-    task: usize,
-    args: [*mut f32; 7],
-) {
-    Scratch::with(forward::scratch_elements(dims), |scratch| {
+    /// Runs `work` with the instructions of this level.
+    ///
+    /// # Safety
+    /// The level must be [`available`](Level::available); the rest is what `work` asks.
+    pub unsafe fn run<W: Work>(self, work: W) -> W::Output {
         // SAFETY: the caller's promise.
         unsafe {
-            match level {
-                Level::Portable => forward::run::<Portable>(dims, phase, task, args, scratch),
+            match self {
+                Level::Portable => work.run::<Portable>(),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => x86::forward_avx2(dims, phase, task, args, scratch),
+                Level::Avx2 => x86::with_avx2(work),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => x86::forward_avx512(dims, phase, task, args, scratch),
+                Level::Avx512 => x86::with_avx512(work),
             }
         }
-    })
+    }
 }
 
-/// [`RelAttention::backward`] on a given level.
-///
-/// # Safety
-/// As there; `level` must be [`available`](Level::available).
-pub unsafe fn backward_task(
-    level: Level,
-    dims: &RelAttention,
-    phase: usize,
-    task: usize,
-    args: [*mut f32; 12],
-) {
-    Scratch::with(backward::scratch_elements(dims), |scratch| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match level {
-                Level::Portable => backward::run::<Portable>(dims, phase, task, args, scratch),
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => x86::backward_avx2(dims, phase, task, args, scratch),
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => x86::backward_avx512(dims, phase, task, args, scratch),
+/// Something a kernel does, written once for all instruction sets; see [`Level::run`].
+pub trait Work {
+    type Output;
+
+    /// Implementations are `#[inline(always)]`, as is everything generic they call.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set; the implementation says what else.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct WorstExp2;
+
+    impl Work for WorstExp2 {
+        type Output = f64;
+
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) -> f64 {
+            let mut worst = 0.0_f64;
+            for k in 0..200_000 {
+                let x = -126.0 + 0.00063 * k as f32;
+                let mut y = [0.0; MAX_LANES];
+                // SAFETY: the caller's promise; `y` holds the widest vector.
+                unsafe { S::store(y.as_mut_ptr(), S::exp2(S::splat(x))) };
+                worst = worst.max((f64::from(y[0]) / f64::from(x).exp2() - 1.0).abs());
             }
+            worst
         }
-    })
+    }
+
+    #[test]
+    fn exp2_is_accurate_to_two_ulp_on_every_level() {
+        for level in Level::available() {
+            // SAFETY: the level is available, and the work asks nothing else.
+            let worst = unsafe { level.run(WorstExp2) };
+            assert!(worst < 2e-7, "{level:?}: {worst:.2e}");
+        }
+    }
 }

@@ -1,8 +1,6 @@
 //! AVX2 with FMA, and AVX-512.
 
-use super::super::scratch::Scratch;
-use super::super::{RelAttention, backward, forward};
-use super::{EXP2, Simd};
+use super::{EXP2, Simd, Work};
 use std::arch::x86_64::*;
 
 /// 8 lanes, 16 registers.
@@ -13,26 +11,21 @@ pub struct Avx2;
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
-/// One function per instruction set and direction, into which everything generic is inlined.
-macro_rules! entry {
-    ($name:ident, $features:literal, $body:ident, $level:ty, $args:literal) => {
-        #[target_feature(enable = $features)]
-        pub unsafe fn $name(
-            dims: &RelAttention,
-            phase: usize,
-            task: usize,
-            args: [*mut f32; $args],
-            scratch: &mut Scratch,
-        ) {
-            // SAFETY: the caller's promise; the features are on in this function.
-            unsafe { $body::run::<$level>(dims, phase, task, args, scratch) }
-        }
-    };
+/// # Safety
+/// Needs AVX2 and FMA; the rest is what `work` asks.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn with_avx2<W: Work>(work: W) -> W::Output {
+    // SAFETY: the caller's promise; the features are on in this function.
+    unsafe { work.run::<Avx2>() }
 }
-entry!(forward_avx2, "avx2,fma", forward, Avx2, 7);
-entry!(backward_avx2, "avx2,fma", backward, Avx2, 12);
-entry!(forward_avx512, "avx512f", forward, Avx512, 7);
-entry!(backward_avx512, "avx512f", backward, Avx512, 12);
+
+/// # Safety
+/// Needs AVX-512F; the rest is what `work` asks.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn with_avx512<W: Work>(work: W) -> W::Output {
+    // SAFETY: the caller's promise; the feature is on in this function.
+    unsafe { work.run::<Avx512>() }
+}
 
 /// Lanes below `n` as an AVX2 mask.
 ///
