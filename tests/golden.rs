@@ -147,8 +147,9 @@ fn without_fusion() {
 
 #[test]
 fn from_primitives_alone() {
-    check(true, &without(&["match-attention", "fold", "cse", "recompute"], false), 2);
-    check(false, &without(&["match-attention"], true), 2);
+    check(true, &without(&["match-attention", "match-head", "fold", "cse", "recompute"], false), 2);
+    check(false, &without(&["match-attention", "match-head"], true), 2);
+    check(false, &without(&["match-head"], true), 2);
 }
 
 /// Code for older processors runs here too; none has the vectors that kernels prefer.
@@ -179,7 +180,7 @@ fn kernels_compile_for_arm() {
     };
     let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
     let step = StepConfig { batch: 2, optimizer, output_gradients: false };
-    for options in [OptimizeOptions::default(), without(&["match-attention"], false)] {
+    for options in [OptimizeOptions::default(), without(&["match-attention", "match-head"], false)] {
         let mut graph = training_graph(&model, &step).unwrap();
         optimize(&mut graph, &options).unwrap();
         let mut texts: Vec<String> = lower(&graph).unwrap().kernels.iter().map(mlir_function).collect();

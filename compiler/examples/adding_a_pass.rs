@@ -49,7 +49,7 @@ fn other_term(g: &Graph, sum: Value, b: Value) -> Option<Value> {
 }
 
 /// The passes of every model, with ours after `cse`, which makes equal terms one node.
-pub const PIPELINE: &str = "match-attention,fold,cse,twice,dce,recompute,dce,legalize,fuse";
+pub const PIPELINE: &str = "match-attention,match-head,fold,cse,twice,dce,recompute,dce,legalize,fuse";
 
 /// Runs the cases beside this file. What differs from their CHECK lines is the error.
 pub fn cases(bless: bool) -> Result<usize, Box<dyn Error>> {

@@ -122,8 +122,9 @@ graph @g(%x: f32[2]) -> (f32[2]) {
         let names = |passes: &str, options: &Options| -> Vec<&str> {
             run(TEXT, passes, options).unwrap().1[0].steps.iter().map(|s| s.pass).collect()
         };
-        assert_eq!(names("", &from("dce")), PIPELINE[3..]);
-        assert_eq!(names("", &from("dce:2")), PIPELINE[5..]);
+        let dce: Vec<usize> = (0..PIPELINE.len()).filter(|&k| PIPELINE[k] == "dce").collect();
+        assert_eq!(names("", &from("dce")), PIPELINE[dce[0]..]);
+        assert_eq!(names("", &from("dce:2")), PIPELINE[dce[1]..]);
         assert_eq!(names("cse,simplify,dce", &from("simplify")), ["simplify", "dce"]);
         let one = Options { stop_after: Some("simplify".into()), ..from("simplify") };
         assert_eq!(names("cse,simplify,dce", &one), ["simplify"]);

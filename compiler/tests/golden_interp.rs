@@ -165,9 +165,10 @@ fn check_all(tied: bool) {
     let variants = [
         without(&[], true),
         without(&["match-attention"], true),
+        without(&["match-head"], true),
         without(&["fold", "cse", "recompute"], true),
         without(&[], false),
-        without(&["match-attention", "fold", "cse", "recompute"], false),
+        without(&["match-attention", "match-head", "fold", "cse", "recompute"], false),
     ];
     for options in variants {
         let mut g = raw.clone();

@@ -10,6 +10,7 @@
 use crate::DType;
 use crate::cpu::attention::RelAttention;
 use crate::cpu::gemm::Gemm;
+use crate::cpu::head::Head;
 use serde::{Deserialize, Serialize};
 
 /// Where a buffer lives.
@@ -111,6 +112,8 @@ pub enum Call {
     RelAttentionForward(RelAttention),
     /// args: qkv, rel, u, v, out, lse, dout, dqkv, drel, du, dv, workspace.
     RelAttentionBackward(RelAttention),
+    /// args: h, table, targets, loss, with gradients dh and dtable, workspace.
+    Head(Head),
     /// out[i, :] = table[indices[i], :]. args: table [vocab, width] f32, indices [rows] i32, out [rows, width] f32.
     Gather { rows: usize, width: usize, vocab: usize },
     /// out[v, :] = sum over i with indices[i] = v of updates[i, :], in order of i; rows never named are zero.

@@ -61,6 +61,10 @@ fn call(lowered: &Lowered, p: &Program, launch: &Launch) -> (String, Vec<String>
         Call::GemmSquares(g) => format!("gemm {}x{}x{}x{} and its squares", g.batch, g.m, g.n, g.k),
         Call::RelAttentionForward(_) => "attention".into(),
         Call::RelAttentionBackward(_) => "attention gradient".into(),
+        Call::Head(h) => {
+            let what = if h.gradients { "head and gradients" } else { "head" };
+            format!("{what} of {} rows, {} at once", h.rows, h.chunk)
+        }
         Call::Gather { rows, width, .. } => format!("gather {rows} rows of {width}"),
         Call::ScatterAdd { rows, width, .. } => format!("scatter-add {rows} rows of {width}"),
         Call::Copy { bytes } => format!("copy {bytes} bytes"),

@@ -1,7 +1,7 @@
 //! Result types of operations, and what is wrong with operands that have none. The builder, the parser and the
 //! verifier all ask here, so there is one rule for each operation.
 
-use super::op::{Axes, Library, Op, RelAttentionCall, Unary};
+use super::op::{Axes, HeadCall, Library, Op, RelAttentionCall, Unary};
 use super::types::{Shape, TensorType};
 use isoflop_kernels::DType;
 use smallvec::{SmallVec, smallvec};
@@ -18,6 +18,7 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Resu
         Op::Concat { .. } | Op::Fused { .. } => None,
         Op::Call(Library::RelAttention(_)) => Some(4),
         Op::Call(Library::RelAttentionGrad(_)) => Some(7),
+        Op::Call(Library::HeadLoss(_) | Library::HeadLossGrad(_)) => Some(3),
         _ => Some(1),
     };
     if let Some(n) = arity
@@ -181,6 +182,19 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Resu
             same(op, &operands[..6], &want)?;
             same(op, &operands[6..], &want[4..5])?;
             Ok(want[..4].iter().cloned().collect())
+        }
+        Op::Call(Library::HeadLoss(c) | Library::HeadLossGrad(c)) => {
+            let HeadCall { rows, width, vocab, chunk } = *c;
+            if [rows, width, vocab, chunk].contains(&0) {
+                return Err(format!("{}: rows, width, vocab and chunk must be at least 1", op.mnemonic()));
+            }
+            let (h, table) = (TensorType::f32(&[rows, width]), TensorType::f32(&[vocab, width]));
+            same(op, operands, &[h.clone(), table.clone(), TensorType::i32(&[rows])])?;
+            let loss = TensorType::f32(&[]);
+            Ok(match op {
+                Op::Call(Library::HeadLoss(_)) => smallvec![loss],
+                _ => [loss, h, table].into_iter().collect(),
+            })
         }
     }
 }

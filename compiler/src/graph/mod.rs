@@ -9,7 +9,7 @@ pub mod infer;
 pub mod op;
 pub mod types;
 
-pub use op::{Axes, Binary, Comparison, Library, Op, ReduceKind, RelAttentionCall, Role, Unary};
+pub use op::{Axes, Binary, Comparison, HeadCall, Library, Op, ReduceKind, RelAttentionCall, Role, Unary};
 pub use types::{Shape, TensorType};
 
 pub use petgraph::stable_graph::NodeIndex;
@@ -241,8 +241,8 @@ impl Graph {
         self.nodes.remove_node(n);
     }
 
-    /// Removes every node that no output needs. Inputs stay: they are the signature.
-    pub fn remove_dead(&mut self) -> usize {
+    /// For every node whether an output needs it, or it is an input: those are the signature.
+    pub fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.index_bound()];
         let mut stack: Vec<NodeIndex> = self.outputs.iter().map(|o| o.value.node).collect();
         stack.extend(&self.inputs);
@@ -251,6 +251,12 @@ impl Graph {
                 stack.extend(self.nodes.neighbors_directed(n, Direction::Incoming));
             }
         }
+        live
+    }
+
+    /// Removes every node that is not [`live`](Self::live). Returns how many.
+    pub fn remove_dead(&mut self) -> usize {
+        let live = self.live();
         let before = self.nodes.node_count();
         self.nodes.retain_nodes(|_, n| live[n.index()]);
         before - self.nodes.node_count()

@@ -78,6 +78,10 @@ pub enum Library {
     RelAttention(RelAttentionCall),
     /// Operands qkv, rel, u, v, out, lse, dout; results dqkv, drel, du, dv.
     RelAttentionGrad(RelAttentionCall),
+    /// Operands h [rows, width], table [vocab, width], targets i32 [rows]; result: the mean cross entropy, a scalar.
+    HeadLoss(HeadCall),
+    /// Operands of [`HeadLoss`](Library::HeadLoss); results loss, dh, dtable.
+    HeadLossGrad(HeadCall),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +90,15 @@ pub struct RelAttentionCall {
     pub seq: usize,
     pub heads: usize,
     pub d_head: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeadCall {
+    pub rows: usize,
+    pub width: usize,
+    pub vocab: usize,
+    /// Rows whose logits exist at once; changes no meaning.
+    pub chunk: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -270,6 +283,8 @@ impl Op {
             Op::Fused { .. } => "fused",
             Op::Call(Library::RelAttention(_)) => "rel_attention",
             Op::Call(Library::RelAttentionGrad(_)) => "rel_attention_grad",
+            Op::Call(Library::HeadLoss(_)) => "head_loss",
+            Op::Call(Library::HeadLossGrad(_)) => "head_loss_grad",
         }
     }
 

@@ -4,6 +4,7 @@
 //! set, not the graph.
 
 mod attention;
+mod head;
 pub(crate) mod numeric;
 mod ops;
 mod tensor;

@@ -1,8 +1,8 @@
 //! What each operation computes, one function of plain loops for each.
 
-use super::attention;
 use super::numeric::{compare, convert, float, integer, unary, whole};
 use super::{InterpError, Tensor};
+use super::{attention, head};
 use crate::graph::{Axes, Binary, Library, Node, Op, ReduceKind, Shape, TensorType};
 use isoflop_kernels::DType;
 use std::rc::Rc;
@@ -104,6 +104,11 @@ pub(super) fn apply(node: &Node, operands: &[Rc<Tensor>]) -> Result<Vec<Tensor>,
         Op::Call(Library::RelAttentionGrad(c)) => {
             let given = std::array::from_fn(|k| &x(k).data[..]);
             let results = attention::backward(c, given);
+            return Ok(results.into_iter().zip(&node.results).map(|(d, t)| Tensor::new(t, d)).collect());
+        }
+        Op::Call(Library::HeadLoss(c) | Library::HeadLossGrad(c)) => {
+            let gradients = matches!(node.op, Op::Call(Library::HeadLossGrad(_)));
+            let results = head::loss(c, [x(0), x(1), x(2)].map(|t| &t.data[..]), gradients);
             return Ok(results.into_iter().zip(&node.results).map(|(d, t)| Tensor::new(t, d)).collect());
         }
         Op::Input { .. } | Op::Fused { .. } => return Ok(vec![]),

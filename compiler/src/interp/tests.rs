@@ -2,7 +2,10 @@
 //! filetests.
 
 use super::*;
+use crate::autodiff::gradients;
 use crate::graph::{Library, RelAttentionCall, Role, Value};
+use crate::matcher::match_head;
+use crate::model::layers;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -88,6 +91,37 @@ fn the_first_token_attends_to_itself() {
     let terms = (0..CALL.d_head).map(|c| (qkv[c] + u[c]) * qkv[width + c] + (qkv[c] + v[c]) * rel[c]);
     let score = terms.sum::<f64>() / (CALL.d_head as f64).sqrt();
     assert!((found["lse"].data[0] - score).abs() < 1e-14, "the only score is its own log-sum-exp");
+}
+
+/// The call against the operations it stands for, and their derivative by autodiff.
+#[test]
+fn the_head_call_equals_the_operations_it_replaces() {
+    for (rows, width, vocab) in [(1, 1, 2), (5, 3, 7), (300, 4, 6)] {
+        let mut g = Graph::new("head");
+        let h = g.new_input("h", TensorType::f32(&[rows, width]), Role::Data);
+        let table = g.new_input("table", TensorType::f32(&[vocab, width]), Role::Data);
+        let targets = g.new_input("targets", TensorType::i32(&[rows]), Role::Data);
+        let logits = layers::linear(&mut g, h, table, None);
+        let loss = layers::cross_entropy(&mut g, logits, targets);
+        let gradients = gradients(&mut g, loss, &[h, table]).unwrap();
+        for (name, v) in ["loss", "dh", "dtable"].into_iter().zip([loss, gradients[0], gradients[1]]) {
+            g.output(name, v);
+        }
+        let mut call = g.clone();
+        assert_eq!(match_head(&mut call), (0, 1));
+        assert_eq!(call.nodes.node_count(), 4);
+
+        let mut inputs = random_inputs(&g, 3);
+        // Every word and, on both sides, two that are none.
+        let ids = (0..rows).map(|i| (i % (vocab + 2)) as f64 - 1.0).collect();
+        inputs.insert("targets".into(), Tensor::new(&TensorType::i32(&[rows]), ids));
+        let (expected, found) = (interpret(&g, &inputs).unwrap(), interpret(&call, &inputs).unwrap());
+        for (name, expected) in expected {
+            for (e, f) in expected.data.iter().zip(&found[&name].data) {
+                assert!((e - f).abs() < 1e-14, "{name} of {rows} rows is {f}, must be {e}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -9,10 +9,11 @@ use super::schedule::{Policy, Update, schedule};
 use super::step::{Cut, Step, partial_width};
 use super::storage::Storages;
 use crate::fuse::body::{Access, Body, Reduction, Source, is_free, is_item};
-use crate::graph::{Binary, Graph, Library, Op, ReduceKind, TensorType, Value};
+use crate::graph::{Binary, Graph, HeadCall, Library, Op, ReduceKind, RelAttentionCall, TensorType, Value};
 use crate::memory;
 use isoflop_kernels::DType;
 use isoflop_kernels::cpu::attention::RelAttention;
+use isoflop_kernels::cpu::head::Head;
 use isoflop_kernels::program::{BufferId, Call, GeneratedKernel, Program};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -404,13 +405,27 @@ impl Steps<'_> {
     }
 
     fn library(&mut self, n: NodeIndex, library: &Library, reads: &[usize], label: &str) {
-        let (Library::RelAttention(c) | Library::RelAttentionGrad(c)) = library;
-        let dims = RelAttention { batch: c.batch, seq: c.seq, heads: c.heads, d_head: c.d_head };
-        let forward = matches!(library, Library::RelAttention(_));
-        let (call, workspace, flops) = if forward {
-            (Call::RelAttentionForward(dims), dims.forward_workspace(), dims.forward_flops())
-        } else {
-            (Call::RelAttentionBackward(dims), dims.backward_workspace(), dims.backward_flops())
+        let attention = |c: &RelAttentionCall| RelAttention {
+            batch: c.batch,
+            seq: c.seq,
+            heads: c.heads,
+            d_head: c.d_head,
+        };
+        let head = |c: &HeadCall, gradients| {
+            let head = Head { rows: c.rows, width: c.width, vocab: c.vocab, chunk: c.chunk, gradients };
+            (Call::Head(head), head.workspace(), head.flops())
+        };
+        let (call, workspace, flops) = match library {
+            Library::RelAttention(c) => {
+                let dims = attention(c);
+                (Call::RelAttentionForward(dims), dims.forward_workspace(), dims.forward_flops())
+            }
+            Library::RelAttentionGrad(c) => {
+                let dims = attention(c);
+                (Call::RelAttentionBackward(dims), dims.backward_workspace(), dims.backward_flops())
+            }
+            Library::HeadLoss(c) => head(c, false),
+            Library::HeadLossGrad(c) => head(c, true),
         };
         let results = self.g.node(n).results.len() as u16;
         let mut writes: Vec<usize> =

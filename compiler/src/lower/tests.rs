@@ -237,6 +237,7 @@ fn written(l: &Lowered, launch: &Launch) -> Vec<bool> {
         Call::GemmSquares(_) => last(2),
         Call::RelAttentionForward(_) => last(4),
         Call::RelAttentionBackward(_) => last(7),
+        Call::Head(_) => last(3),
         Call::Gemm(_) | Call::Gather { .. } | Call::ScatterAdd { .. } => last(2),
         Call::Copy { .. } => last(1),
     }

@@ -43,8 +43,8 @@ impl Pass {
 }
 
 /// The passes between the model builder and lowering, in order: what `--passes default` runs.
-pub const PIPELINE: [&str; 8] =
-    ["match-attention", "fold", "cse", "dce", "recompute", "dce", "legalize", "fuse"];
+pub const PIPELINE: [&str; 9] =
+    ["match-attention", "match-head", "fold", "cse", "dce", "recompute", "dce", "legalize", "fuse"];
 
 static ALL: &[Pass] = &[
     Pass {
@@ -79,6 +79,14 @@ static ALL: &[Pass] = &[
         changes_rounding: true,
         run: |g, _| {
             matcher::match_attention(g);
+        },
+    },
+    Pass {
+        name: "match-head",
+        description: "the head and its cross entropy, with their gradients, become a library call in chunks of rows",
+        changes_rounding: true,
+        run: |g, _| {
+            matcher::match_head(g);
         },
     },
     Pass {

@@ -1,10 +1,12 @@
 //! The attributes of each operation in the text form, both ways: what is printed in braces, and what braces mean.
 
-use crate::graph::{Axes, Binary, Comparison, Library, Op, ReduceKind, RelAttentionCall, Role, Unary};
+use crate::graph::{
+    Axes, Binary, Comparison, HeadCall, Library, Op, ReduceKind, RelAttentionCall, Role, Unary,
+};
 use isoflop_kernels::program::Init;
 
 /// The word of every operation that can stand in a body: all but `input`.
-pub const MNEMONICS: [&str; 44] = [
+pub const MNEMONICS: [&str; 46] = [
     "constant",
     "iota",
     "neg",
@@ -49,6 +51,8 @@ pub const MNEMONICS: [&str; 44] = [
     "fused",
     "rel_attention",
     "rel_attention_grad",
+    "head_loss",
+    "head_loss_grad",
 ];
 
 /// The value of one attribute.
@@ -89,6 +93,12 @@ pub(super) fn attributes(op: &Op) -> Vec<(&'static str, Attribute)> {
             ("seq", Integer(c.seq)),
             ("heads", Integer(c.heads)),
             ("d_head", Integer(c.d_head)),
+        ],
+        Op::Call(Library::HeadLoss(c) | Library::HeadLossGrad(c)) => vec![
+            ("rows", Integer(c.rows)),
+            ("width", Integer(c.width)),
+            ("vocab", Integer(c.vocab)),
+            ("chunk", Integer(c.chunk)),
         ],
         Op::Input { .. }
         | Op::Unary(_)
@@ -173,6 +183,8 @@ pub(super) fn operation(mnemonic: &str, a: &mut impl Source) -> Result<Option<Op
         "reduce_scatter" => Op::ReduceScatter { group: a.word("group")? },
         "rel_attention" => Op::Call(Library::RelAttention(attention(a)?)),
         "rel_attention_grad" => Op::Call(Library::RelAttentionGrad(attention(a)?)),
+        "head_loss" => Op::Call(Library::HeadLoss(head(a)?)),
+        "head_loss_grad" => Op::Call(Library::HeadLossGrad(head(a)?)),
         _ => return Ok(None),
     }))
 }
@@ -183,5 +195,14 @@ fn attention(a: &mut impl Source) -> Result<RelAttentionCall, super::ParseError>
         seq: a.integer("seq")?,
         heads: a.integer("heads")?,
         d_head: a.integer("d_head")?,
+    })
+}
+
+fn head(a: &mut impl Source) -> Result<HeadCall, super::ParseError> {
+    Ok(HeadCall {
+        rows: a.integer("rows")?,
+        width: a.integer("width")?,
+        vocab: a.integer("vocab")?,
+        chunk: a.integer("chunk")?,
     })
 }

@@ -365,6 +365,9 @@ impl<'a> Parser<'a> {
         if let Op::Call(Library::RelAttention(c) | Library::RelAttentionGrad(c)) = &op {
             self.bounded(&TensorType::f32(&[c.batch, c.seq, c.heads, c.d_head, 3]), &at)?;
         }
+        if let Op::Call(Library::HeadLoss(c) | Library::HeadLossGrad(c)) = &op {
+            self.bounded(&TensorType::f32(&[c.rows, c.width, c.vocab]), &at)?;
+        }
         let mut declared = Types::new();
         let typed = self.accept(':')?;
         if typed && self.accept('(')? {

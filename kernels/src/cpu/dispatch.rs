@@ -2,6 +2,7 @@
 
 use super::attention::RelAttention;
 use super::embedding::{Gather, ScatterAdd};
+use super::head::{self, Head};
 use crate::DType;
 use crate::program::{Call, GeneratedKernel};
 use smallvec::{SmallVec, smallvec};
@@ -22,6 +23,7 @@ pub fn phases(call: &Call, kernels: &[GeneratedKernel]) -> SmallVec<[usize; 4]> 
         Call::Gemm(gemm) | Call::GemmSquares(gemm) => gemm.phases(),
         Call::RelAttentionForward(attention) => attention.forward_phases(),
         Call::RelAttentionBackward(attention) => attention.backward_phases(),
+        Call::Head(head) => head.phases(),
         Call::Gather { rows, width, vocab } => Gather { rows, width, vocab }.phases(),
         Call::ScatterAdd { rows, width, vocab } => ScatterAdd { rows, width, vocab }.phases(),
         Call::Copy { bytes } => smallvec![bytes.div_ceil(COPY_BYTES_PER_TASK) as usize],
@@ -76,6 +78,16 @@ pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
                 all_f32(&[3 * out, rel, bias, bias, out, lse, out, 3 * out, rel, bias, bias, workspace])
             }
         }
+        Call::Head(head) => {
+            let Head { rows, width, vocab, .. } = head;
+            let f32s = |count: usize| (DType::F32, count);
+            let mut list = smallvec![f32s(rows * width), f32s(vocab * width), (DType::I32, rows), f32s(1)];
+            if head.gradients {
+                list.extend([f32s(rows * width), f32s(vocab * width)]);
+            }
+            list.push(f32s(head.workspace()));
+            list
+        }
         Call::Gather { rows, width, vocab } => {
             smallvec![(DType::F32, vocab * width), (DType::I32, rows), (DType::F32, rows * width)]
         }
@@ -109,6 +121,20 @@ pub unsafe fn run_library(call: &Call, phase: usize, task: usize, args: &[*mut u
             Call::RelAttentionForward(attention) => attention.forward(phase, task, std::array::from_fn(f32s)),
             Call::RelAttentionBackward(attention) => {
                 attention.backward(phase, task, std::array::from_fn(f32s))
+            }
+            Call::Head(head) => {
+                // Without gradients there are neither dh nor dtable among the arguments.
+                let [dh, dtable, workspace] = if head.gradients { [4, 5, 6] } else { [4, 4, 4] };
+                let args = head::Args {
+                    h: f32s(0),
+                    table: f32s(1),
+                    targets: args[2].cast(),
+                    loss: f32s(3),
+                    dh: f32s(dh),
+                    dtable: f32s(dtable),
+                    workspace: f32s(workspace),
+                };
+                head.run(phase, task, args);
             }
             Call::Gather { rows, width, vocab } => {
                 Gather { rows, width, vocab }.run(phase, task, f32s(0), args[1].cast(), f32s(2));

@@ -1,4 +1,5 @@
-//! Library kernels for the CPU: matrix products, relative attention, embedding gather and scatter.
+//! Library kernels for the CPU: matrix products, relative attention, embedding gather and scatter, the
+//! head with its cross entropy.
 //!
 //! Each kernel is a plain struct of dimensions with `phases()`, the number of independent tasks of each of its
 //! phases (a barrier stands between phases), and an unsafe `run(phase, task, args)`. Task counts depend on shapes only
@@ -8,6 +9,7 @@ pub mod attention;
 pub mod dispatch;
 pub mod embedding;
 pub mod gemm;
+pub mod head;
 mod scratch;
 mod simd;
 pub mod transpose;

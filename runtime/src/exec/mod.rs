@@ -346,6 +346,7 @@ fn kind(call: &Call, program: &Program) -> String {
         Call::GemmSquares(_) => "gemm with squares".to_string(),
         Call::RelAttentionForward(_) => "rel-attention-forward".to_string(),
         Call::RelAttentionBackward(_) => "rel-attention-backward".to_string(),
+        Call::Head(_) => "head".to_string(),
         Call::Gather { .. } => "gather".to_string(),
         Call::ScatterAdd { .. } => "scatter-add".to_string(),
         Call::Copy { .. } => "copy".to_string(),

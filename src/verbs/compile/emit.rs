@@ -51,6 +51,8 @@ pub fn program(p: &Program) -> String {
             Call::GemmSquares(g) => format!("gemm {}x{}x{}x{} and squares", g.batch, g.m, g.n, g.k),
             Call::RelAttentionForward(_) => "attention forward".to_owned(),
             Call::RelAttentionBackward(_) => "attention backward".to_owned(),
+            Call::Head(h) if h.gradients => "head loss and gradients".to_owned(),
+            Call::Head(_) => "head loss".to_owned(),
             Call::Gather { .. } => "gather".to_owned(),
             Call::ScatterAdd { .. } => "scatter-add".to_owned(),
             Call::Copy { .. } => "copy".to_owned(),
