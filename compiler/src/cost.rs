@@ -100,7 +100,11 @@ impl CostModel {
     /// FLOPs per microsecond of this product on one thread. A product with a short dimension cannot keep the
     /// arithmetic units busy: the share reached is d / (d + `product_half_dim`) for its least dimension d.
     pub fn product_rate(&self, g: &Gemm) -> f64 {
-        let least = g.m.min(g.n).min(g.k).max(1) as f64;
+        self.rate([g.m, g.n, g.k])
+    }
+
+    fn rate(&self, [m, n, k]: [usize; 3]) -> f64 {
+        let least = m.min(n).min(k).max(1) as f64;
         self.product_flops_per_us * least / (least + self.product_half_dim)
     }
 
@@ -125,6 +129,7 @@ impl CostModel {
         let rate = match &launch.call {
             Call::Gemm(g) | Call::GemmSquares(g) => self.product_rate(g),
             Call::RelAttentionForward(_) | Call::RelAttentionBackward(_) => self.attention_flops_per_us,
+            Call::Head(h) => self.rate([h.rows.min(h.chunk), h.vocab, h.width]),
             Call::Generated { .. }
             | Call::Grouped { .. }
             | Call::Gather { .. }
