@@ -146,6 +146,8 @@ fn a_model_file_is_shown_at_every_stage() {
     let marks = [
         ("graph", "graph @"),
         ("fused", "graph @"),
+        ("dot", "digraph after"),
+        ("html", "<svg class=\"graph\" id=\"after\""),
         ("plan", "arena"),
         ("mlir", "func.func"),
         ("llvm", "define"),

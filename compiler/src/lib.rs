@@ -19,6 +19,7 @@ pub mod mlir;
 pub mod model;
 pub mod opt;
 pub mod passes;
+pub mod picture;
 pub mod recompute;
 pub mod text;
 pub mod verify;

@@ -13,9 +13,10 @@ use isoflop_compiler::driver::{
     CompileError, CompileOptions, OptimizeOptions, ProgramPlan, compile, compile_plan, optimized_step,
     plan_program_with,
 };
+use isoflop_compiler::graph::Graph;
 use isoflop_compiler::mlir::Emit;
 use isoflop_compiler::passes::pipeline;
-use isoflop_compiler::{model, text};
+use isoflop_compiler::{model, picture, text};
 use isoflop_sweeps::device::Device;
 use isoflop_sweeps::{compile::options, file, plan};
 use miette::{IntoDiagnostic, miette};
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   isoflop compile sweeps/examples/nano.toml --out studies/nano/artifacts
   isoflop compile sweeps/examples/gopher.toml --size 44M --emit plan
+  isoflop compile sweeps/examples/gopher.toml --size 44M --emit html > 44M.html
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion --device h100-sxm
   isoflop compile sweeps/examples/nano.toml --size 21k --explain layers.0.gelu
@@ -71,6 +73,10 @@ enum Stage {
     Graph,
     /// The same after the passes, with fused regions
     Fused,
+    /// The graph before and after fusion for Graphviz: two digraphs
+    Dot,
+    /// The same as a page for a browser, to walk through and search
+    Html,
     /// The memory plan and the launches
     Plan,
     /// The kernels in MLIR
@@ -219,6 +225,10 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
     let plan = planned(args, job)?;
     match args.emit {
         Some(Stage::Fused) => Ok(text::print(&plan.fused)),
+        Some(Stage::Dot) => Ok(picture::dot(&before_fusion(args, job)?, &plan.fused)),
+        Some(Stage::Html) => {
+            picture::html(&job.name, &before_fusion(args, job)?, &plan.fused).into_diagnostic()
+        }
         Some(Stage::Plan) => Ok(emit::program(&plan.train.program)),
         Some(Stage::Mlir) => emit::kernels(&plan, compiler, None),
         Some(Stage::Llvm) => emit::kernels(&plan, compiler, Some(Emit::LlvmIr)),
@@ -231,10 +241,15 @@ fn explained(args: &Args, job: &Job, plan: &ProgramPlan) -> miette::Result<Strin
     let Some(Topic::Values(wanted)) = &args.explain else {
         return explain::fusion(plan, &device(args)?.name, args.output);
     };
+    explain_value::values(plan, &before_fusion(args, job)?, wanted, args.output)
+}
+
+/// The training graph as `fuse` finds it.
+fn before_fusion(args: &Args, job: &Job) -> miette::Result<Graph> {
     let mut options = optimize(args)?;
     let mut disable = std::mem::take(&mut options.pipeline.disable);
     disable.push("fuse".to_owned());
     options.pipeline = pipeline::Options { disable, ..pipeline::Options::default() };
     let (before, ..) = optimized_step(&job.model, &job.step, &options).map_err(|e| in_size(job, e))?;
-    explain_value::values(plan, &before, wanted, args.output)
+    Ok(before)
 }
