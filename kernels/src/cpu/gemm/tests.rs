@@ -125,6 +125,24 @@ fn products_of_a_training_step() {
     }
 }
 
+/// Strides at which operands compete for cache sets and are therefore copied, over more rows, columns and steps than one
+/// packing takes.
+#[test]
+fn strides_that_caches_do_not_like() {
+    let (m, n, k) = (150, 300, 400);
+    for (a, b) in [
+        ([0, 1024, 1], [0, 4096, 1]),
+        ([0, 1, 2048], [0, 4096, 1]),
+        ([0, 1, 4096], [0, 1, 1024]),
+        ([0, 512, 1], [0, 512, 1]),
+        ([0, 2, 1024], [0, 2, 2048]),
+    ] {
+        for (c, accumulate) in [([0, n, 1], false), ([0, 1, m], true)] {
+            check(&Gemm { batch: 1, m, n, k, a, b, c, accumulate }).unwrap();
+        }
+    }
+}
+
 /// Batches of heads that share storage, and a batch with a shared right operand, which is one tall product.
 #[test]
 fn batches_with_shared_operands() {

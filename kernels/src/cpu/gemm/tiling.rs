@@ -3,13 +3,50 @@
 use super::Gemm;
 use std::ops::Range;
 
-/// Work worth handing to a thread: about ten microseconds of one core.
-const FLOPS_PER_TASK: u64 = 1 << 20;
+/// Work worth handing to a thread: about five microseconds of one core.
+const FLOPS_PER_TASK: u64 = 1 << 19;
 /// More tasks than this would only repeat packing; 2, 4 and 8 threads share them evenly.
-const MAX_TASKS: u64 = 16;
-/// Tasks are not made smaller than this in rows or columns, close to what a register tile holds.
-const MIN_ROWS: usize = 14;
-const MIN_COLS: usize = 32;
+const MAX_TASKS: usize = 16;
+/// Parts that rows and columns are cut into: grids of 8 to 16 tasks, and of fewer.
+const LARGE_GRIDS: [(usize, usize); 15] = [
+    (1, 16),
+    (2, 8),
+    (4, 4),
+    (8, 2),
+    (16, 1),
+    (1, 12),
+    (2, 6),
+    (3, 4),
+    (4, 3),
+    (6, 2),
+    (12, 1),
+    (1, 8),
+    (2, 4),
+    (4, 2),
+    (8, 1),
+];
+const SMALL_GRIDS: [(usize, usize); 16] = [
+    (1, 1),
+    (1, 2),
+    (2, 1),
+    (1, 3),
+    (3, 1),
+    (1, 4),
+    (2, 2),
+    (4, 1),
+    (1, 5),
+    (5, 1),
+    (1, 6),
+    (2, 3),
+    (3, 2),
+    (6, 1),
+    (1, 7),
+    (7, 1),
+];
+/// Rows and columns of a register tile, and its width in steps of one vector.
+const TILE_ROWS: usize = 14;
+const TILE_COLS: usize = 32;
+const LANES: usize = 16;
 
 /// A product's grid of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +72,21 @@ impl Tiling {
         if g.batch == 0 || g.m == 0 || g.n == 0 {
             return Tiling { row_parts: 1, col_parts: 1, matrices_per_task: 1, batch: 0 };
         }
-        let wanted = (g.flops() / FLOPS_PER_TASK).clamp(1, MAX_TASKS) as usize;
+        let wanted = (g.flops() / FLOPS_PER_TASK).clamp(1, MAX_TASKS as u64) as usize;
         if g.batch >= wanted {
             let matrices_per_task = g.batch.div_ceil(wanted);
             return Tiling { row_parts: 1, col_parts: 1, matrices_per_task, batch: g.batch };
         }
-        // Each task reads its rows of a and its columns of b once: cut where the sum of these is least.
-        let parts = wanted.div_ceil(g.batch);
-        let (max_rows, max_cols) = (g.m.div_ceil(MIN_ROWS), g.n.div_ceil(MIN_COLS));
-        let (row_parts, col_parts) = (1..=parts.min(max_rows))
-            .map(|r| (r, parts.div_ceil(r).min(max_cols)))
-            .filter(|&(r, c)| r * c >= parts.min(max_rows * max_cols))
-            .min_by_key(|&(r, c)| (r * g.n + c * g.m, r * c))
+        let most = wanted.div_ceil(g.batch);
+        let fits = |&(r, c): &(usize, usize)| {
+            (r == 1 || r * TILE_ROWS <= g.m) && (c == 1 || (c - 1) * TILE_COLS < g.n) && r * c <= most
+        };
+        let best = |grids: &[(usize, usize)]| {
+            grids.iter().copied().filter(fits).min_by_key(|&(r, c)| cost(g, r, c, most))
+        };
+        // Few candidates: every task asks anew how its product is cut.
+        let (row_parts, col_parts) = (if most >= 8 { best(&LARGE_GRIDS) } else { None })
+            .or_else(|| best(&SMALL_GRIDS))
             .unwrap_or((1, 1));
         Tiling { row_parts, col_parts, matrices_per_task: 1, batch: g.batch }
     }
@@ -68,6 +108,23 @@ impl Tiling {
             cols: cols.clone(),
         })
     }
+}
+
+/// What cutting m into `r` and n into `c` parts costs two threads and eight (or as many as there may be tasks), in tenths
+/// of a cycle for each step of k: arithmetic at one vector a cycle, and what a task pays for each row of a and column of
+/// b that it reads, and about 500 cycles to start. Waiting for the last task takes a fraction of one.
+fn cost(g: &Gemm, r: usize, c: usize, most: usize) -> usize {
+    // Contiguous rows are read in place or copied; transposing costs more, gathering single floats most.
+    let per_row = if g.a[1] == 1 || g.a[2] == 1 { 2 } else { 20 };
+    let per_col = match (g.b[1], g.b[2]) {
+        (_, 1) => 2,
+        (1, _) => 8,
+        _ => 20,
+    };
+    let (rows, cols) = (g.m.div_ceil(r), g.n.div_ceil(LANES).div_ceil(c) * LANES);
+    let task = 10 * rows * (cols / LANES) + per_row * rows + per_col * cols + 5000 / g.k.max(1);
+    let rounds = |threads: usize| (g.batch * r * c).div_ceil(threads) * threads;
+    task * (6 * rounds(2) + 2 * rounds(most.clamp(2, 8)) + 1)
 }
 
 /// Part `index` of 0..len cut into `parts` parts of nearly equal length, at multiples of `unit`.

@@ -24,37 +24,43 @@ pub(super) unsafe fn copy_rows(a: View, rows: usize, k: usize, dst: *mut f32, st
     }
 }
 
-/// A block of rows of a, and where its panel of k steps starts.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Block {
+/// A block of rows of a, and where the register tile reads its steps of k.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
     pub start: usize,
     pub rows: usize,
-    pub place: usize,
+    pub view: View,
 }
 
-/// Packs blocks of rows of a by columns: each step of k is `rows` adjacent floats.
+impl Default for Panel {
+    fn default() -> Panel {
+        Panel { start: 0, rows: 0, view: View { ptr: std::ptr::null(), row: 0, col: 0 } }
+    }
+}
+
+/// Packs blocks of rows of a by columns to their panels: each step of k is `rows` adjacent floats.
 ///
 /// # Safety
-/// `a` must hold the rows and k columns; `dst` must take each panel at its place, and 16 floats more.
+/// `a` must hold the rows and k columns; the panels must be writable, in order, with 16 floats of room after each.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn pack_a(a: View, k: usize, blocks: &[Block], dst: *mut f32) {
+pub(super) unsafe fn pack_a(a: View, k: usize, panels: &[Panel]) {
     // SAFETY: the caller's.
     unsafe {
         if a.row == 1 {
             // All blocks of one step of k together: they are neighbours in memory.
             for p in 0..k {
-                for block in blocks {
-                    let source = a.at(block.start, p).ptr;
+                for panel in panels {
+                    let source = a.at(panel.start, p).ptr;
                     _mm_prefetch::<_MM_HINT_T0>(source.wrapping_add(AHEAD * a.col).cast());
-                    let values = _mm512_maskz_loadu_ps(mask_of(block.rows), source);
-                    _mm512_storeu_ps(dst.add(block.place + p * block.rows), values);
+                    let values = _mm512_maskz_loadu_ps(mask_of(panel.rows), source);
+                    _mm512_storeu_ps(panel.view.ptr.cast_mut().add(p * panel.rows), values);
                 }
             }
         } else {
-            for block in blocks {
-                let source = a.at(block.start, 0);
+            for panel in panels {
+                let source = a.at(panel.start, 0);
                 let columns = View { row: a.col, col: a.row, ..source };
-                pack(columns, k, block.rows, dst.add(block.place), block.rows);
+                pack(columns, k, panel.rows, panel.view.ptr.cast_mut(), panel.rows);
             }
         }
     }

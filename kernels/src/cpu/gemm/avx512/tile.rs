@@ -116,15 +116,18 @@ impl Tile {
         let (mut a, mut b) = (self.a.ptr, self.b);
         let mut c_line = self.c.cast_const();
         let c_last = c_line.wrapping_add((R - 1) * self.c_row);
+        let c_rows = (R * GROUP).div_ceil(self.k.max(1)).max(1);
         // SAFETY: k steps of R elements of a and V masked vectors of b, R masked rows of c: all within the tile;
         // prefetches may name any address.
         unsafe {
             let mut left = self.k;
             while left > 0 {
-                for v in 0..V {
-                    _mm_prefetch::<_MM_HINT_T0>(c_line.wrapping_add(v * LANES).cast());
+                for _ in 0..c_rows {
+                    for v in 0..V {
+                        _mm_prefetch::<_MM_HINT_T0>(c_line.wrapping_add(v * LANES).cast());
+                    }
+                    c_line = if c_line < c_last { c_line.wrapping_add(self.c_row) } else { c_last };
                 }
-                c_line = if c_line < c_last { c_line.wrapping_add(self.c_row) } else { c_last };
                 for stream in streams.iter_mut() {
                     stream.fetch();
                 }
