@@ -114,8 +114,18 @@ impl Tiling {
 /// of a cycle for each step of k: arithmetic at one vector a cycle, and what a task pays for each row of a and column of
 /// b that it reads, and about 500 cycles to start. Waiting for the last task takes a fraction of one.
 fn cost(g: &Gemm, r: usize, c: usize, most: usize) -> usize {
-    // Contiguous rows are read in place or copied; transposing costs more, gathering single floats most.
-    let per_row = if g.a[1] == 1 || g.a[2] == 1 { 2 } else { 20 };
+    // Contiguous rows are read in place; those at multiples of 4 KiB compete for the same sets of caches and are copied.
+    // Transposing costs more, gathering single floats most.
+    let per_row = match (g.a[1], g.a[2]) {
+        (1, stride) | (stride, 1) => {
+            if stride.is_multiple_of(1024) {
+                4
+            } else {
+                2
+            }
+        }
+        _ => 20,
+    };
     let per_col = match (g.b[1], g.b[2]) {
         (_, 1) => 2,
         (1, _) => 8,

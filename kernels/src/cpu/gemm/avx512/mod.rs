@@ -154,8 +154,13 @@ pub unsafe fn run(g: &Gemm, a: *const f32, b: *const f32, c: *mut f32) {
         _ => SourceOfA::Packed,
     };
     let blocks = Blocks::of(g.m);
-    // What is read hardly more than once is not worth packing.
-    let b_in_place = b.col == 1 && (blocks.count <= 2 || lines_in_one_set(b.row, k_step) <= L2_WAYS);
+    // What is read hardly more than once is not worth packing; what all of many rows read is worth a good place.
+    let b_ways = match blocks.count {
+        0..=2 => usize::MAX,
+        3..=24 => L2_WAYS,
+        _ => L2_WAYS / 3,
+    };
+    let b_in_place = b.col == 1 && lines_in_one_set(b.row, k_step) <= b_ways;
     let product = Product {
         g,
         a,
