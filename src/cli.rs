@@ -34,6 +34,9 @@ enum Verb {
     /// Compile the models of a sweep, or one model, and show any stage of it
     #[cfg(feature = "study")]
     Compile(verbs::compile::Args),
+    /// Measure this machine's CPU, so that predictions are its own
+    #[cfg(feature = "study")]
+    Calibrate(verbs::calibrate::Args),
     /// Run compiler passes over a graph in text form
     #[cfg(feature = "study")]
     Opt(verbs::opt::Args),
@@ -73,6 +76,8 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         Verb::Plan(args) => verbs::plan::run(&args),
         #[cfg(feature = "study")]
         Verb::Compile(args) => verbs::compile::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Calibrate(args) => verbs::calibrate::run(&args),
         #[cfg(feature = "study")]
         Verb::Opt(args) => verbs::opt::run(&args),
         #[cfg(feature = "study")]

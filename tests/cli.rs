@@ -39,9 +39,10 @@ fn example(name: &str) -> String {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 12] = [
         &[],
         &["plan"],
+        &["calibrate"],
         &["compile"],
         &["opt"],
         &["run"],

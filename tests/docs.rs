@@ -16,8 +16,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 10] =
-    ["plan", "compile", "opt", "run", "train", "status", "fit", "report", "data prepare", "completions"];
+const VERBS: [&str; 11] = [
+    "plan",
+    "calibrate",
+    "compile",
+    "opt",
+    "run",
+    "train",
+    "status",
+    "fit",
+    "report",
+    "data prepare",
+    "completions",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -51,16 +51,16 @@ impl Default for CostModel {
     fn default() -> Self {
         CostModel {
             caches: vec![
-                Cache { bytes: 1 << 20, bytes_per_us: 60e3 },
-                Cache { bytes: 32 << 20, bytes_per_us: 25e3 },
+                Cache { bytes: 1 << 20, bytes_per_us: 110e3 },
+                Cache { bytes: 32 << 20, bytes_per_us: 79e3 },
             ],
-            memory_bytes_per_us: 12e3,
-            memory_bytes_per_us_shared: 20e3,
-            product_flops_per_us: 105e3,
-            product_half_dim: 16.0,
-            attention_flops_per_us: 50e3,
-            operations_per_us: 30e3,
-            launch_us: 0.5,
+            memory_bytes_per_us: 27e3,
+            memory_bytes_per_us_shared: 40e3,
+            product_flops_per_us: 112.1e3,
+            product_half_dim: 4.0,
+            attention_flops_per_us: 70.8e3,
+            operations_per_us: 43.07e3,
+            launch_us: 0.02,
             threads: 1,
         }
     }

@@ -7,6 +7,7 @@ pub mod exec;
 pub mod lease;
 pub mod metrics;
 pub mod pool;
+pub mod profile;
 pub mod rundir;
 pub mod status;
 pub mod tensorboard;

@@ -218,6 +218,12 @@ fn describe(config: &RunConfig) -> serde_json::Value {
             "mfu": "flops_per_token by flops_convention, times tokens_per_s, over peak_flops of all threads; \
                     empty where config.toml names no peak_flops",
             "attempt": "number of the run's owner, one more with each start"
+        },
+        "profile.csv": {
+            "launch": "place in the program `train`, of whose third step this is",
+            "seconds": "wall time of the launch alone between barriers, on `threads` threads",
+            "flops": "floating-point operations of its products of matrices",
+            "bytes": "every distinct argument once"
         }
     })
 }

@@ -109,6 +109,11 @@ impl RunDir {
         self.root.join("timings.csv")
     }
 
+    /// Where one step's time went, launch by launch.
+    pub fn profile(&self) -> PathBuf {
+        self.root.join("profile.csv")
+    }
+
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }

@@ -1,6 +1,8 @@
 //! One file for each verb of the command line.
 
 #[cfg(feature = "study")]
+pub mod calibrate;
+#[cfg(feature = "study")]
 pub mod compile;
 pub mod completions;
 pub mod data;

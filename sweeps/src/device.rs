@@ -167,7 +167,10 @@ impl Device {
         if let Some((file, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Device::parse(Path::new(file), text);
         }
-        let nearest = crate::file::nearest(name, &built_in_names()).map(str::to_owned);
+        // `h100` is the start of `h100-sxm`, though `h200` has fewer letters to change.
+        let names = built_in_names();
+        let longer = names.iter().find(|n| !name.is_empty() && n.starts_with(name)).map(String::as_str);
+        let nearest = longer.or_else(|| crate::file::nearest(name, &names)).map(str::to_owned);
         Err(DeviceError::Unknown { found: name.to_owned(), nearest })
     }
 
@@ -310,7 +313,7 @@ mod tests {
             assert_ne!(text, BUILT_IN[0].1, "{from} is not there");
             Device::parse(Path::new("d.toml"), &text).unwrap_err().to_string()
         };
-        let message = changed("kernels = 0", "kernels = 2");
+        let message = changed("kernels = 0.365", "kernels = 2");
         assert!(
             message.contains("d.toml: `efficiency.kernels` is 2") && message.contains("at most 1"),
             "{message}"
@@ -320,7 +323,7 @@ mod tests {
         let message = changed("bytes = 33554432", "bytes = 3355");
         assert!(message.contains("`cache[1].bytes` is 3355"), "{message}");
         let message = changed("unit = \"core\"", "unit = \"socket\"");
-        assert!(message.contains("`core` or `device`") && message.contains("4 |"), "{message}");
+        assert!(message.contains("`core` or `device`") && message.contains("6 |"), "{message}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The sweep file, planning, schedulers, run state, fitting and reports.
 
+pub mod calibrate;
 pub mod compile;
 pub mod data;
 pub mod device;
@@ -13,4 +14,5 @@ mod process;
 pub mod report;
 pub mod results;
 pub mod status;
+pub mod step_times;
 pub mod study;

@@ -5,7 +5,9 @@ use crate::fit::{
     Curve, FitError, FitOptions, FitReport, RunRecord, RunStatus, fit_runs, read_curve, read_runs,
 };
 use crate::report::{ReportError, ReportInput, render};
+use crate::step_times::step_times;
 use crate::study::{Study, StudyError};
+use isoflop_runtime::metrics::MetricsError;
 use isoflop_runtime::rundir::{FileError, RunDir, replace};
 use std::path::PathBuf;
 
@@ -21,6 +23,8 @@ pub enum ResultsError {
     Report(#[from] ReportError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Profile(#[from] MetricsError),
     #[error("{}: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
 }
@@ -78,7 +82,7 @@ pub fn fit(study: &Study, options: &FitOptions) -> Result<FitReport, ResultsErro
 /// When something cannot be read or written. Too few runs for a fit is no error: the page says so.
 pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
     // A directory that is no study is told apart from one whose sweep file is broken.
-    study.read_plan()?;
+    let plan = study.read_plan()?;
     let sweep = file::read(&study.sweep_file())?;
     let (fit, fit_error) = match fit(study, &sweep.fit) {
         Ok(report) => (Some(report), String::new()),
@@ -96,7 +100,8 @@ pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
         curves,
         fit,
         fit_error,
-        step_time: Vec::new(),
+        step_times: step_times(study, &plan)?,
+        step_device: plan.device.unwrap_or_default(),
         sweep_file,
     };
     let path = study.dir().join("report.html");

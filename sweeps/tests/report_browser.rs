@@ -3,7 +3,7 @@
 mod synthetic;
 
 use isoflop_sweeps::fit::{FitOptions, RunStatus, fit_runs};
-use isoflop_sweeps::report::{ReportError, ReportInput, StepShare, render};
+use isoflop_sweeps::report::{PartKind, ReportError, ReportInput, StepPart, StepTime, render};
 use std::path::Path;
 use std::process::Command;
 use synthetic::{LAW, curves, sound};
@@ -24,12 +24,29 @@ fn study() -> ReportInput {
         curves,
         fit: Some(fit),
         fit_error: String::new(),
-        step_time: vec![
-            StepShare { label: "matrix products".into(), share: 0.6, predicted: Some(0.7) },
-            StepShare { label: "attention".into(), share: 0.4, predicted: None },
-        ],
+        step_times: vec![step_time("small", 1.0), step_time("<large>", 4.0)],
+        step_device: "cpu".into(),
         sweep_file: "[sweep]\nname = \"<b>nano</b>\" # </pre><script>alert(2)</script>\n".into(),
     }
+}
+
+/// A step with a part of every kind, this many times as long as the smallest.
+fn step_time(size: &str, times: f64) -> StepTime {
+    let part = |label: &str, kind, ms: f64, predicted: f64| StepPart {
+        label: label.into(),
+        kind,
+        launches: 3,
+        seconds: times * ms * 1e-3,
+        predicted: Some(predicted * 1e-3),
+    };
+    let parts = vec![
+        part("product ff1", PartKind::Product, 3.0, 3.5),
+        part("product ff1 backward", PartKind::Product, 6.0, 7.0),
+        part("attention", PartKind::Attention, 2.0, 1.0),
+        part("kernel gelu", PartKind::Kernel, 1.0, 0.2),
+        part("gather embed", PartKind::Movement, 0.1, 0.1),
+    ];
+    StepTime { size: size.into(), runs: 2, threads: 1, parts }
 }
 
 /// The page after its scripts ran, and what the browser wrote to its console.
@@ -94,8 +111,15 @@ fn every_plot_has_its_marks_and_the_console_is_silent() {
         // A training and a validation line per curve.
         assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 2 * study.curves.len(), "{plot}");
     }
-    assert_eq!(marks(section(&dom, "step-time", "</section>"), "span"), 0);
-    assert_eq!(section(&dom, "step-time", "</section>").matches("class=\"fill mark\"").count(), 2);
+    for plot in ["step-time-plot-0", "step-time-plot-1"] {
+        // A measured and a predicted bar for each part.
+        assert_eq!(marks(section(&dom, plot, "</svg>"), "rect"), 10, "{plot}");
+    }
+    assert!(
+        dom.contains("product ff1 backward takes 49.6 % of the step where 59.3 % was expected"),
+        "the caption"
+    );
+    assert_eq!(section(&dom, "step-parts", "</section>").matches("<th scope=\"row\">").count(), 10);
     assert_eq!(section(&dom, "runs", "</section>").matches("<th scope=\"row\">").count(), study.runs.len());
 
     // The script ran: hover values moved to its own tooltip.
@@ -139,7 +163,11 @@ fn a_study_without_fit_or_curves_still_has_a_page() {
         dom.contains("There is no fit yet.") && dom.contains("no approach can be fitted to these 1 runs")
     );
     assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "circle"), 1);
-    assert!(!dom.contains("id=\"curves\"") && !dom.contains("id=\"step-time\""));
+    assert!(
+        !dom.contains("id=\"curves\"")
+            && !dom.contains("id=\"step-time\"")
+            && !dom.contains("id=\"step-parts\"")
+    );
 }
 
 #[test]
@@ -172,17 +200,17 @@ fn studies_that_cannot_be_shown_say_why() {
     let none = render(&ReportInput { title: "empty".into(), ..Default::default() }).unwrap_err();
     assert!(none.to_string().contains("the study `empty` has no runs"));
     let mut bad = study();
-    bad.step_time[1].predicted = Some(1.5);
+    bad.step_times[1].parts[0].predicted = Some(f64::NAN);
     let error = render(&bad).unwrap_err();
-    assert!(matches!(error, ReportError::BadShare { field: "predicted share", .. }), "{error}");
+    assert!(matches!(error, ReportError::BadTime { field: "predicted time", .. }), "{error}");
 }
 
 /// Uses the page as a reader would and writes what happened to the page's end.
 const PROBE: &str = r##"<script>
 const said = [];
-const column = (i) => [...document.querySelectorAll("table.sortable tbody tr")].map((r) => Number(r.cells[i].dataset.sort || "Infinity"));
+const column = (i) => [...document.querySelectorAll("#runs table.sortable tbody tr")].map((r) => Number(r.cells[i].dataset.sort || "Infinity"));
 const rising = (v) => v.every((x, i) => i === 0 || v[i - 1] <= x);
-const head = document.querySelectorAll("table.sortable thead th")[9];
+const head = document.querySelectorAll("#runs table.sortable thead th")[9];
 head.click();
 said.push(`rising ${rising(column(9))}`);
 head.click();
@@ -192,6 +220,9 @@ const shown = (s) => document.querySelector(s).getClientRects().length > 0;
 said.push(`tokens ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
 document.querySelector("input[value=flops]").click();
 said.push(`flops ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
+said.push(`sizes ${shown("#step-time-plot-0")} ${shown("#step-time-plot-1")}`);
+document.querySelector("input[value=step-1]").click();
+said.push(`sizes ${shown("#step-time-plot-0")} ${shown("#step-time-plot-1")}`);
 HTMLAnchorElement.prototype.click = function () { said.push(`saved ${this.download} ${this.href.startsWith("blob:")}`); };
 document.querySelectorAll(".svg-download").forEach((b) => b.click());
 const page = document.documentElement;
@@ -216,8 +247,8 @@ fn the_page_can_be_used_wide_and_narrow() {
         assert!(console.is_empty(), "{width}: {console:#?}");
         let found = section(&dom, "probe", "</pre>");
         let wanted = "rising true; falling true; empty last true; tokens true false; flops false true; \
-            saved isoflop.svg true; saved loss.svg true; saved optimal-n.svg true; saved optimal-d.svg true; \
-            saved curves.svg true; fits true; legible true; tip true";
+            sizes true false; sizes false true; saved isoflop.svg true; saved loss.svg true; saved optimal-n.svg true; saved optimal-d.svg true; \
+            saved curves.svg true; saved step-time.svg true; fits true; legible true; tip true";
         assert!(found.ends_with(wanted), "{width}: {found}");
     }
 }

@@ -128,7 +128,8 @@ pub fn results(root: &Path) -> BTreeMap<String, Vec<u8>> {
     for path in walk(root) {
         let name = path.strip_prefix(root).expect("below root").display().to_string();
         let last = name.rsplit('/').next().unwrap_or_default();
-        let clocks = ["timings.csv", "lease.json", "lease.lock"].contains(&last) || name.contains("/logs/");
+        let clocks = ["timings.csv", "profile.csv", "lease.json", "lease.lock"].contains(&last)
+            || name.contains("/logs/");
         let temporary =
             name.split('/').any(|part| part.starts_with('.')) && !path.iter().any(|part| part == "runs");
         if clocks || temporary {

@@ -13,3 +13,4 @@ pub mod head;
 mod scratch;
 mod simd;
 pub mod transpose;
+pub mod peak;

@@ -7,6 +7,7 @@ use crate::data::{Corpus, Sampler, Validation};
 use crate::exec::Executor;
 use crate::lease::Lease;
 use crate::metrics::{self, Metrics, Position, Row};
+use crate::profile::{self, PROFILED_STEP};
 use crate::rundir::{RunDir, sweep_temporary};
 use crate::status::{RunStatus, State};
 use crate::tensorboard::EventWriter;
@@ -234,7 +235,13 @@ impl<'a> Attempt<'a> {
         self.executor.set_input_f32("lr", &[lr as f32])?;
         self.executor.set_input_f32("bias_correction1", &[(1.0 - beta1.powf(t)) as f32])?;
         self.executor.set_input_f32("bias_correction2", &[(1.0 - beta2.powf(t)) as f32])?;
-        self.executor.run("train")?;
+        if step + 1 == PROFILED_STEP {
+            let times = self.executor.profile("train")?;
+            self.lease.check()?;
+            profile::write(&self.run.profile(), &times, self.executor.threads())?;
+        } else {
+            self.executor.run("train")?;
+        }
         let (loss, grad_norm) = (self.scalar("loss")?, self.scalar("grad_norm")?);
         self.status.step += 1;
         self.status.tokens += self.tokens.len() as u64;

@@ -19,13 +19,17 @@ pub(crate) struct Toggle {
     pub name: &'static str,
     pub label: &'static str,
     /// (value, text); the first is chosen.
-    pub options: Vec<(&'static str, &'static str)>,
+    pub options: Vec<(String, String)>,
+}
+
+fn options(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(value, text)| ((*value).to_owned(), (*text).to_owned())).collect()
 }
 
 /// A drawing of a figure that is shown when its name is chosen.
 #[derive(Debug, Serialize)]
 pub(crate) struct View {
-    pub name: &'static str,
+    pub name: String,
     pub svg: String,
 }
 
@@ -131,7 +135,7 @@ pub(crate) fn curves(input: &ReportInput) -> Option<Figure> {
         ("tokens", "training tokens", (|p| Some(p.tokens)) as Pick),
         ("flops", "training compute (FLOPs)", |p| Some(p.flops)),
     ] {
-        views.push(View { name, svg: svg(&curve_plot(name, title, x, &shown)) });
+        views.push(View { name: name.to_owned(), svg: svg(&curve_plot(name, title, x, &shown)) });
     }
     for (run, curve) in &shown {
         for (kind, pick) in KINDS {
@@ -152,17 +156,20 @@ pub(crate) fn curves(input: &ReportInput) -> Option<Figure> {
             }
         }
     }
-    let mut toggles =
-        vec![Toggle { name: "x", label: "against", options: vec![("tokens", "tokens"), ("flops", "FLOPs")] }];
+    let mut toggles = vec![Toggle {
+        name: "x",
+        label: "against",
+        options: options(&[("tokens", "tokens"), ("flops", "FLOPs")]),
+    }];
     if shown.iter().any(|(r, _)| r.budget.is_some()) {
         toggles.push(Toggle {
             name: "colour",
             label: "colour",
-            options: vec![("size", "size"), ("budget", "budget")],
+            options: options(&[("size", "size"), ("budget", "budget")]),
         });
     }
     if validated {
-        let options = vec![("both", "both"), ("train", "train"), ("validation", "validation")];
+        let options = options(&[("both", "both"), ("train", "train"), ("validation", "validation")]);
         toggles.push(Toggle { name: "loss", label: "loss", options });
     }
     let caption = if validated {
@@ -365,7 +372,7 @@ pub(crate) fn isoflop(input: &ReportInput) -> Option<Figure> {
         title: if budgets.is_empty() { "Loss against size" } else { "IsoFLOP parabolas" },
         caption: parabola_caption(fit, budgets.len()),
         toggles: Vec::new(),
-        views: vec![View { name: "only", svg: svg(&plot) }],
+        views: vec![View { name: "only".into(), svg: svg(&plot) }],
         csv: data_uri(&csv),
     })
 }

@@ -3,15 +3,37 @@
 use crate::fit::{Curve, FitReport, RunRecord};
 use thiserror::Error;
 
-/// A share of a training step's time.
+/// What a launch is, for the colours of the step's figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartKind {
+    Product,
+    Attention,
+    /// A generated kernel.
+    Kernel,
+    /// Rows gathered, scattered or copied.
+    Movement,
+}
+
+/// Launches of one kind and purpose.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepShare {
-    /// What the time was spent on.
+pub struct StepPart {
     pub label: String,
-    /// Measured share of the step, 0 to 1.
-    pub share: f64,
-    /// Share that the cost model predicted, 0 to 1; none where it does not say.
+    pub kind: PartKind,
+    pub launches: usize,
+    /// Measured.
+    pub seconds: f64,
+    /// By the cost model; none where it has not said.
     pub predicted: Option<f64>,
+}
+
+/// Where the time of one training step of a size went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepTime {
+    pub size: String,
+    /// Runs that were profiled; seconds are medians over them.
+    pub runs: usize,
+    pub threads: usize,
+    pub parts: Vec<StepPart>,
 }
 
 /// A study, as its report shows it.
@@ -30,7 +52,9 @@ pub struct ReportInput {
     /// Why there is no fit; empty when there is one.
     pub fit_error: String,
     /// Where a step's time goes; without entries the section is left out.
-    pub step_time: Vec<StepShare>,
+    pub step_times: Vec<StepTime>,
+    /// The device whose cost model predicted them.
+    pub step_device: String,
     /// The sweep file, verbatim; without text the section is left out.
     pub sweep_file: String,
 }
@@ -41,9 +65,9 @@ pub enum ReportError {
     /// Nothing to show.
     #[error("the study `{title}` has no runs: there is nothing to report. Plan it first")]
     NoRuns { title: String },
-    /// A share of time that is not one.
-    #[error("step time `{label}`: its {field} is {found}, expected a number from 0 to 1")]
-    BadShare { label: String, field: &'static str, found: f64 },
+    /// A time that is none.
+    #[error("step time of {size}, `{label}`: its {field} is {found}, expected seconds, 0 or more")]
+    BadTime { size: String, label: String, field: &'static str, found: f64 },
     /// The page's template failed: a defect of the report itself.
     #[error("the report's template cannot be filled in: {0}")]
     Template(#[from] minijinja::Error),

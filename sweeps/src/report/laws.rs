@@ -144,7 +144,7 @@ pub(crate) fn loss(input: &ReportInput) -> Option<Figure> {
         title: "Loss against compute",
         caption: caption + ".",
         toggles: Vec::new(),
-        views: vec![View { name: "only", svg: svg(&plot) }],
+        views: vec![View { name: "only".into(), svg: svg(&plot) }],
         csv: data_uri(&csv),
     })
 }
@@ -296,7 +296,7 @@ fn optimum(report: &FitReport, q: &Quantity) -> Option<Figure> {
         title: q.title,
         caption,
         toggles: Vec::new(),
-        views: vec![View { name: "only", svg: svg(&plot) }],
+        views: vec![View { name: "only".into(), svg: svg(&plot) }],
         csv: data_uri(&csv),
     })
 }

@@ -5,10 +5,11 @@ mod figures;
 mod input;
 mod laws;
 mod scale;
+mod step;
 mod tables;
 mod words;
 
-pub use input::{ReportError, ReportInput, StepShare};
+pub use input::{PartKind, ReportError, ReportInput, StepPart, StepTime};
 
 use figures::Figure;
 use minijinja::value::Serde;
@@ -22,19 +23,12 @@ const SCRIPT: &str = include_str!("script.js");
 /// The page as HTML text. The same study gives the same bytes.
 ///
 /// # Errors
-/// A study without runs, a share of time outside 0 to 1, or a template that cannot be filled in.
+/// A study without runs, a time that is none, or a template that cannot be filled in.
 pub fn render(study: &ReportInput) -> Result<String, ReportError> {
     if study.runs.is_empty() {
         return Err(ReportError::NoRuns { title: study.title.clone() });
     }
-    for step in &study.step_time {
-        let shares = [("share", Some(step.share)), ("predicted share", step.predicted)];
-        for (field, found) in shares.into_iter().filter_map(|(f, v)| Some((f, v?))) {
-            if !(0.0..=1.0).contains(&found) {
-                return Err(ReportError::BadShare { label: step.label.clone(), field, found });
-            }
-        }
-    }
+    step::check(study)?;
     let (headline, meaning) = match &study.fit {
         Some(fit) => words::headline(fit),
         None => ("There is no fit yet.".into(), study.fit_error.clone()),
@@ -53,7 +47,8 @@ pub fn render(study: &ReportInput) -> Result<String, ReportError> {
         approaches: study.fit.as_ref().map(tables::approaches),
         optima: study.fit.as_ref().and_then(tables::optima),
         runs: tables::runs(&study.runs),
-        step_time: tables::step_time(&study.step_time),
+        step_rows: step::rows(study),
+        step_style: step::style(study),
         sweep_file: &study.sweep_file,
     };
     let mut environment = Environment::new();
@@ -78,7 +73,8 @@ struct Page<'a> {
     approaches: Option<tables::Approaches>,
     optima: Option<Vec<tables::Advice>>,
     runs: Vec<tables::Row>,
-    step_time: Vec<tables::Bar>,
+    step_rows: Vec<step::Row>,
+    step_style: String,
     sweep_file: &'a str,
 }
 
@@ -90,6 +86,7 @@ fn figures(study: &ReportInput) -> Vec<Figure> {
         fit.and_then(laws::optimal_params),
         fit.and_then(laws::optimal_tokens),
         figures::curves(study),
+        step::figure(study),
     ]
     .into_iter()
     .flatten()

@@ -1,7 +1,7 @@
 //! The page's tables and lists as plain rows for the template.
 
 use super::figures::size_name;
-use super::input::{ReportInput, StepShare};
+use super::input::ReportInput;
 use super::words::{approach_name, html, power, sound};
 use crate::fit::{
     Estimate, Fit, FitReport, FitStatus, Params, RunRecord, RunStatus, WarningCode, format_count,
@@ -267,31 +267,6 @@ pub(crate) fn runs(runs: &[RunRecord]) -> Vec<Row> {
                 number(r.validation_loss, &|v| format!("{v:.4}")),
             ],
             reason: r.reason.clone(),
-        })
-        .collect()
-}
-
-/// A bar of the step's time, in percent of the longest.
-#[derive(Debug, Serialize)]
-pub(crate) struct Bar {
-    pub label: String,
-    pub width: String,
-    pub share: String,
-    pub predicted_at: Option<String>,
-    pub predicted: Option<String>,
-}
-
-pub(crate) fn step_time(shares: &[StepShare]) -> Vec<Bar> {
-    let longest = shares.iter().map(|s| s.share.max(s.predicted.unwrap_or(0.0))).fold(1e-9, f64::max);
-    let percent = |v: f64| format!("{:.1} %", 100.0 * v);
-    shares
-        .iter()
-        .map(|s| Bar {
-            label: s.label.clone(),
-            width: format!("{:.2}%", 100.0 * s.share / longest),
-            share: percent(s.share),
-            predicted_at: s.predicted.map(|p| format!("{:.2}%", 100.0 * p / longest)),
-            predicted: s.predicted.map(percent),
         })
         .collect()
 }
