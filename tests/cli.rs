@@ -93,6 +93,37 @@ fn a_plan_in_json_has_every_figure() {
 }
 
 #[test]
+fn a_calibrated_device_is_found_and_kept_in_the_plan() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let with = |args: &[&str]| {
+        let mut command = isoflop(args);
+        command.env("XDG_CONFIG_HOME", dir.path());
+        stdout(command)
+    };
+    let text = with(&["calibrate", "--output", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let device = &found["calibration"]["device"];
+    assert!(device["peak_flops"]["f32"].as_f64().is_some_and(|p| p > 1e8), "{text}");
+    let measured = found["calibration"]["measurements"].as_array().expect("a list");
+    assert!(measured.iter().any(|m| m["what"].as_str().is_some_and(|w| w.contains("memory"))), "{text}");
+    let file = dir.path().join("isoflop/cpu.toml");
+    assert_eq!(found["file"].as_str(), file.to_str());
+
+    let table = with(&["plan", &example("nano.toml")]);
+    assert!(table.contains(&format!("calibrated in {}", file.display())), "{table}");
+    let plan: serde_json::Value =
+        serde_json::from_str(&with(&["plan", &example("nano.toml"), "--output", "json"])).expect("JSON");
+    assert_eq!(&plan["device_description"], device);
+    let elsewhere = dir.path().join("mine.toml");
+    std::fs::copy(&file, &elsewhere).expect("copied");
+    let table =
+        stdout(isoflop(&["plan", &example("nano.toml"), "--device", elsewhere.to_str().expect("UTF-8")]));
+    assert!(table.contains("mine.toml"), "{table}");
+    let message = refusal(&["calibrate", "--out", "cpu.txt"]);
+    assert!(message.contains("ends in .toml"), "{message}");
+}
+
+#[test]
 fn wrong_input_names_place_key_and_remedy() {
     let dir = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {

@@ -107,6 +107,9 @@ fn a_run_learns_and_writes_what_it_promises() {
     let status = run.read_status().unwrap();
     assert_eq!((status.state, status.step, status.validation_loss), (State::Finished, 1100, Some(loss)));
     assert_eq!(fs::read_to_string(run.timings()).unwrap().lines().count(), rows.len() + 1);
+    let profile = isoflop_runtime::profile::read(&run.profile()).unwrap();
+    assert!(profile.iter().enumerate().all(|(i, row)| row.launch == i && row.seconds > 0.0), "{profile:?}");
+    assert!(profile.iter().any(|row| row.kind == "gemm"), "{profile:?}");
     let description: serde_json::Value =
         serde_json::from_slice(&fs::read(run.metrics_sidecar()).unwrap()).unwrap();
     assert_eq!((&description["row_every"], &description["flops_convention"]), (&2.into(), &"6nd".into()));

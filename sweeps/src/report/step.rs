@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::fmt::Write;
 
 /// Bars drawn of a size; the rest is one bar.
-const SHOWN: usize = 12;
+const SHOWN: usize = 10;
 /// Drawing units: the width of every plot of the page, and a row's height with its label.
 const WIDTH: f64 = 560.0;
 const ROW: f64 = 46.0;
@@ -73,7 +73,11 @@ fn time(seconds: f64) -> String {
         s if s >= 1e-3 => (s * 1e3, "ms"),
         s => (s * 1e6, "µs"),
     };
-    if value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.3} {unit}") }
+    match value {
+        v if v >= 99.95 => format!("{v:.0} {unit}"),
+        v if v >= 9.995 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    }
 }
 
 fn class(kind: PartKind) -> &'static str {
@@ -161,7 +165,7 @@ fn caption(steps: &[&StepTime], device: &str) -> String {
     };
     let _ = write!(
         text,
-        " Thin bars are what the cost model of `{}` expected. They differ most in size {}: {} takes {} of the step where {} \
+        " Thin bars are what the cost model of <code>{}</code> expected. They differ most in size {}: {} takes {} of the step where {} \
          was expected.",
         escape(device),
         escape(&step.size),
@@ -225,7 +229,7 @@ impl Bar {
         let names: Vec<&str> = all.iter().map(|s| s.part.label.as_str()).collect();
         Bar {
             label: format!("{} others", all.len()),
-            class: "movement",
+            class: "others",
             measured: all.iter().map(|s| s.measured).sum(),
             predicted: all.iter().map(|s| s.predicted).sum(),
             tip: names.join(", "),
@@ -334,12 +338,12 @@ mod tests {
             (0..30).map(|i| part(&format!("kernel {i}"), PartKind::Kernel, 1e-3, Some(1e-3))).collect();
         let svg = &figure(&study).unwrap().views[0].svg;
         assert_eq!(svg.matches("<rect class=\"mark share").count(), SHOWN + 1);
-        assert!(svg.contains("18 others") && svg.contains("60.0 % · 60.0 %"), "{svg}");
+        assert!(svg.contains("20 others") && svg.contains("66.7 % · 66.7 %"), "{svg}");
         assert_eq!(rows(&study).len(), 30);
     }
 
     #[test]
     fn times_have_three_digits_or_so() {
-        assert_eq!([2.5, 1.5e-3, 0.2, 45.6e-6].map(time), ["2.500 s", "1.500 ms", "200 ms", "45.600 µs"]);
+        assert_eq!([2.5, 1.5e-3, 0.2, 45.6e-6].map(time), ["2.50 s", "1.50 ms", "200 ms", "45.6 µs"]);
     }
 }
