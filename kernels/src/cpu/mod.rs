@@ -10,7 +10,7 @@ pub mod dispatch;
 pub mod embedding;
 pub mod gemm;
 pub mod head;
+pub mod peak;
 mod scratch;
 mod simd;
 pub mod transpose;
-pub mod peak;
