@@ -100,7 +100,7 @@ fn check_on(target: Target, tied: bool, options: &OptimizeOptions, threads: usiz
     exec.set_input_i32("targets", &ids("targets"), model.vocab_size).unwrap();
     exec.set_input_f32("lr", &[number["lr"] as f32]).unwrap();
     for t in 1..=n("steps") {
-        exec.poison_arena();
+        exec.poison();
         for (k, beta) in betas.iter().enumerate() {
             let correction = (1.0 - beta.powi(t as i32)) as f32;
             exec.set_input_f32(&format!("bias_correction{}", k + 1), &[correction]).unwrap();

@@ -7,6 +7,7 @@ use crate::autodiff::AutodiffError;
 use crate::config::{ModelConfig, StepConfig};
 use crate::cost::CostModel;
 use crate::fuse::FusionLog;
+use crate::fuse::shuffle::Shuffle;
 use crate::graph::Graph;
 use crate::lower::{LowerError, Lowered, lower};
 use crate::model;
@@ -47,11 +48,14 @@ pub struct OptimizeOptions {
     /// Merge operations into kernels; without it `outline` stands in the place of `fuse`: every operation is a kernel.
     pub fuse: bool,
     pub cost: CostModel,
+    /// Merge by chance, for tests of the compiler; without it, by what saves time.
+    pub shuffle: Option<Shuffle>,
 }
 
 impl Default for OptimizeOptions {
     fn default() -> Self {
-        OptimizeOptions { pipeline: pipeline::Options::default(), fuse: true, cost: CostModel::default() }
+        let pipeline = pipeline::Options::default();
+        OptimizeOptions { pipeline, fuse: true, cost: CostModel::default(), shuffle: None }
     }
 }
 
@@ -60,7 +64,7 @@ pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> Result<(FusionLog, 
     let registry = Registry::default();
     let name = |p: &&'static str| if *p == "fuse" && !options.fuse { "outline" } else { p };
     let passes = PIPELINE.iter().map(|p| registry.find(name(p))).collect::<Result<Vec<_>, _>>()?;
-    let mut context = Context { cost: options.cost.clone(), fusion: None };
+    let mut context = Context { cost: options.cost.clone(), shuffle: options.shuffle, fusion: None };
     let trace = pipeline::run(g, &passes, &options.pipeline, &mut context)?;
     Ok((context.fusion.unwrap_or_default(), trace))
 }

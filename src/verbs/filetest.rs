@@ -61,7 +61,7 @@ fn run_job(exec: &mut Executor, job: &Job) -> Result<Outputs, ExecError> {
         }
     }
     // What is read before it is written shows.
-    exec.poison_arena();
+    exec.poison();
     exec.run(&job.lowered.program.name)?;
     let read = |(name, is_state): &(String, bool)| {
         let values = if *is_state { exec.state(name)? } else { exec.read_f32(name)? };

@@ -4,15 +4,12 @@
 //! What jumps (comparisons, casts to integers) is applied only to exact values, which are the same bits in every
 //! precision: inputs, indices, and what moves them or picks among them.
 
-use isoflop_compiler::graph::{
-    Axes, Binary, Comparison, Graph, Op, ReduceKind, Role, TensorType, Unary, Value,
-};
-use isoflop_compiler::interp::Tensor;
+use isoflop_compiler::autodiff::gradients;
+use isoflop_compiler::graph::{Axes, Binary, Comparison, Graph, ReduceKind, Role, TensorType, Unary, Value};
 use isoflop_kernels::DType;
 use isoflop_kernels::program::Init;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
 
 /// Index inputs lie in 0..INDICES.
 pub const INDICES: usize = 3;
@@ -33,10 +30,12 @@ struct Generator {
     rng: ChaCha8Rng,
     values: Vec<Known>,
     indices: Value,
+    smooth: bool,
 }
 
-/// The graph of this seed; its name and the names of its inputs and outputs start with `g<seed>`.
-pub fn graph(seed: u64) -> Graph {
+/// The graph of this seed; its name and the names of its inputs and outputs start with `g<seed>`. A smooth one has a
+/// gradient that rounding does not make jump.
+pub fn graph(seed: u64, smooth: bool) -> Graph {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut pick = |from: &[usize]| from[rng.random_range(0..from.len())];
     let (rows, columns) = match pick(&[0, 1, 2]) {
@@ -60,7 +59,7 @@ pub fn graph(seed: u64) -> Graph {
         let value = g.new_input(&name, TensorType::f32(shape), role);
         values.push(Known { value, bound: 2.0, exact: true });
     }
-    let mut made = Generator { g, rng, values, indices };
+    let mut made = Generator { g, rng, values, indices, smooth };
     for _ in 0..size {
         let from = made.rng.random_range(0..2) * made.values.len().saturating_sub(5);
         let x = made.values[made.rng.random_range(from..made.values.len())];
@@ -69,7 +68,11 @@ pub fn graph(seed: u64) -> Graph {
             made.values.push(y);
         }
     }
-    made.outputs(seed);
+    if smooth {
+        made.gradients(seed);
+    } else {
+        made.outputs(seed);
+    }
     made.g
 }
 
@@ -91,9 +94,9 @@ impl Generator {
         self.g.add2(x, c)
     }
 
-    /// |x| + c
+    /// |x| + c; x^2 + c where a gradient must not jump.
     fn above(&mut self, x: Value, c: f64) -> Value {
-        let x = self.unary(Unary::Abs, x);
+        let x = if self.smooth { self.g.mul(x, x) } else { self.unary(Unary::Abs, x) };
         self.plus(x, c)
     }
 
@@ -160,9 +163,9 @@ impl Generator {
         let (v, b) = (x.value, x.bound);
         let (value, bound) = match self.rng.random_range(0..9) {
             0 => return Known { value: self.unary(Unary::Neg, v), ..x },
-            1 => return Known { value: self.unary(Unary::Abs, v), ..x },
+            1 if !self.smooth || x.exact => return Known { value: self.unary(Unary::Abs, v), ..x },
             2 => return Known { value: self.unary(Unary::StopGradient, v), ..x },
-            3 => (self.unary(Unary::Tanh, v), 1.0),
+            1 | 3 => (self.unary(Unary::Tanh, v), 1.0),
             4 => {
                 let u = self.one_of(&[Unary::Sin, Unary::Cos]);
                 (self.unary(u, v), 1.0)
@@ -193,11 +196,12 @@ impl Generator {
         let swapped: bool = self.rng.random();
         let (p, q) = if swapped { (y, x) } else { (x, y) };
         let (value, bound) = match b {
-            Binary::Max | Binary::Min => {
+            Binary::Max | Binary::Min if !self.smooth || (p.exact && q.exact) => {
                 let value = self.g.binary(b, p.value, q.value);
                 return Known { value, bound: p.bound.max(q.bound), exact: p.exact && q.exact };
             }
-            Binary::Add | Binary::Sub => (self.g.binary(b, p.value, q.value), p.bound + q.bound),
+            Binary::Add | Binary::Max => (self.g.add2(p.value, q.value), p.bound + q.bound),
+            Binary::Sub | Binary::Min => (self.g.sub(p.value, q.value), p.bound + q.bound),
             Binary::Mul => (self.g.mul(p.value, q.value), p.bound * q.bound),
             Binary::Div => {
                 let d = self.above(q.value, 1.0);
@@ -206,7 +210,7 @@ impl Generator {
             Binary::Pow => {
                 let base = self.above(p.value, 0.5);
                 let power = self.unary(Unary::Tanh, q.value);
-                (self.g.binary(Binary::Pow, base, power), p.bound + 2.0)
+                (self.g.binary(Binary::Pow, base, power), p.bound.max(p.bound * p.bound) + 2.0)
             }
         };
         self.tamed(value, bound)
@@ -258,7 +262,7 @@ impl Generator {
             2 => vec![0],
             _ => (0..rank).filter(|_| self.rng.random()).collect(),
         };
-        if self.rng.random_range(0..3) == 0 {
+        if self.rng.random_range(0..3) == 0 && (!self.smooth || x.exact) {
             return Known { value: self.g.reduce(ReduceKind::Max, x.value, &axes), ..x };
         }
         let sum = self.g.reduce_sum(x.value, &axes);
@@ -274,6 +278,7 @@ impl Generator {
         let softmax: bool = self.rng.random();
         if softmax {
             let most = self.g.reduce(ReduceKind::Max, x.value, &[last]);
+            let most = if self.smooth { self.unary(Unary::StopGradient, most) } else { most };
             let most = self.g.broadcast(most, &kept, &shape);
             let shifted = self.g.sub(x.value, most);
             let e = self.unary(Unary::Exp, shifted);
@@ -374,6 +379,27 @@ impl Generator {
         x
     }
 
+    /// The sum of a few values, and its gradient by some of the inputs and states.
+    fn gradients(&mut self, seed: u64) {
+        let recent: Vec<Known> = self.values.iter().rev().take(6).copied().collect();
+        let mut loss = None;
+        for _ in 0..self.rng.random_range(1..4) {
+            let v = recent[self.rng.random_range(0..recent.len())].value;
+            let axes: Vec<usize> = (0..self.g.ty(v).rank()).collect();
+            let sum = if axes.is_empty() { v } else { self.g.reduce_sum(v, &axes) };
+            loss = Some(loss.map_or(sum, |l| self.g.add2(l, sum)));
+        }
+        let inputs: Vec<Value> = self.g.inputs.iter().map(|&n| n.into()).collect();
+        let floats = inputs.into_iter().filter(|&v| self.g.ty(v).dtype == DType::F32);
+        let wrt: Vec<Value> = floats.filter(|_| self.rng.random_range(0..3) > 0).collect();
+        let Some(loss) = loss else { return };
+        let found = gradients(&mut self.g, loss, &wrt).expect("a graph of primitives has gradients");
+        for (k, d) in found.into_iter().enumerate() {
+            self.g.output(&format!("g{seed}.d{k}"), d);
+        }
+        self.g.output(&format!("g{seed}.loss"), loss);
+    }
+
     /// Up to four outputs, and next values for states: computed, exchanged, or none.
     fn outputs(&mut self, seed: u64) {
         let recent: Vec<Value> = self.values.iter().rev().map(|k| k.value).collect();
@@ -415,28 +441,4 @@ fn subsequence(small: &[usize], large: &[usize], from_back: bool) -> Option<Vec<
     }
     dims.sort_unstable();
     Some(dims)
-}
-
-/// Inputs and states of a graph: floats between -2 and 2 that are exact in f32, indices in 0..INDICES.
-pub fn inputs(g: &Graph, rng: &mut impl Rng) -> BTreeMap<String, Tensor> {
-    let mut out = BTreeMap::new();
-    for &n in &g.inputs {
-        let ty = g.ty(n.into());
-        let data = (0..ty.elements())
-            .map(|_| match ty.dtype {
-                DType::I32 => rng.random_range(0..INDICES) as f64,
-                _ => f64::from(rng.random_range(-2.0f32..2.0)),
-            })
-            .collect();
-        out.insert(g.input_name(n).unwrap_or_default().to_string(), Tensor::new(ty, data));
-    }
-    out
-}
-
-/// Every operation that the graph holds, for a count of what was tested.
-pub fn mnemonics(g: &Graph) -> impl Iterator<Item = &'static str> {
-    g.nodes.node_weights().map(|n| match n.op {
-        Op::Input { .. } => "input",
-        ref op => op.mnemonic(),
-    })
 }

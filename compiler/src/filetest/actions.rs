@@ -7,6 +7,7 @@ use crate::autodiff::vjp;
 use crate::fuse::FusionLog;
 use crate::fuse::body::is_item;
 use crate::fuse::decision::Outcome;
+use crate::fuse::shuffle::Shuffle;
 use crate::graph::{Graph, Op, Role, Value};
 use crate::interp::{Precision, Tensor, interpret_in};
 use crate::lower::lower;
@@ -81,23 +82,23 @@ impl Action {
             }
             Action::Interpret(precision) => interpreted(case, &read()?, *precision)?,
             Action::Kernels { passes, decisions } => {
-                let (g, log) = after(read()?, passes)?;
+                let (g, log) = after(case, read()?, passes)?;
                 let log = log.ok_or("`fuse` is not among the passes")?;
                 kernels(&g, &log, *decisions)
             }
             Action::Plan(passes) => {
-                let (g, _) = after(read()?, passes)?;
+                let (g, _) = after(case, read()?, passes)?;
                 plan::text(&lower(&g).map_err(|e| e.to_string())?)
             }
             Action::RunCpu(passes) => {
                 let g = read()?;
                 let given = inputs(case, &g)?;
                 let truth = interpret_in(&g, &given, Precision::F64).map_err(|e| e.to_string())?;
-                let (g, _) = after(g, passes)?;
+                let (g, _) = after(case, g, passes)?;
                 let tolerance = machine::tolerance(case)?;
                 return Job::new(g, number, given, truth, tolerance).map(|job| Made::Job(Box::new(job)));
             }
-            Action::Passes(passes) => canonical(&after(read()?, passes)?.0)?,
+            Action::Passes(passes) => canonical(&after(case, read()?, passes)?.0)?,
         };
         Ok(Made::Text(made))
     }
@@ -140,11 +141,19 @@ fn canonical(g: &Graph) -> Result<String, String> {
 }
 
 /// The graph after these passes, verified after each, and what fusion decided if it was among them.
-fn after(mut g: Graph, passes: &[Pass]) -> Result<(Graph, Option<FusionLog>), String> {
+fn after(case: &Case, mut g: Graph, passes: &[Pass]) -> Result<(Graph, Option<FusionLog>), String> {
     let options = Options { verify: true, ..Options::default() };
-    let mut context = Context::default();
+    let mut context = Context { shuffle: shuffle(case)?, ..Context::default() };
     pipeline::run(&mut g, passes, &options, &mut context).map_err(|e| e.to_string())?;
     Ok((g, context.fusion))
+}
+
+/// The seed of a line `// shuffle = 7`, by which `fuse` then merges.
+fn shuffle(case: &Case) -> Result<Option<Shuffle>, String> {
+    let Some(line) = case.settings("shuffle").next() else { return Ok(None) };
+    let seed = line.trim_start_matches('=').trim();
+    let seed = seed.parse().map_err(|e| format!("shuffle {seed}: {e}"))?;
+    Ok(Some(Shuffle { seed }))
 }
 
 fn kernels(g: &Graph, log: &FusionLog, decisions: bool) -> String {

@@ -23,10 +23,12 @@ pub enum Reason {
     TooManyArguments,
     /// A value would live longer, and the program need more memory than without fusion.
     RaisesPeak,
+    /// A seed of the options keeps the pair apart.
+    Shuffled,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::Cycle,
         Reason::DomainMismatch,
         Reason::NeedsWholeReduction,
@@ -35,6 +37,7 @@ impl Reason {
         Reason::Strided,
         Reason::TooManyArguments,
         Reason::RaisesPeak,
+        Reason::Shuffled,
     ];
 
     pub fn sentence(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Reason {
             Reason::Strided => "an operand is read in an order no loop follows",
             Reason::TooManyArguments => "too many arguments for one kernel",
             Reason::RaisesPeak => "a value would live longer and raise the memory peak",
+            Reason::Shuffled => "a seed of the options keeps the two apart",
         }
     }
 }

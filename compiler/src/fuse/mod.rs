@@ -9,6 +9,7 @@ pub mod decision;
 mod order;
 mod outline;
 mod peak;
+pub mod shuffle;
 
 use crate::cost::CostModel;
 use crate::graph::{Graph, Op, Value};
@@ -19,6 +20,7 @@ use outline::outline;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
+use shuffle::Shuffle;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -49,16 +51,18 @@ const MAX_SIBLINGS: usize = 8;
 
 /// Merges what is worth merging and puts a `fused` node in the place of every cluster. With `merge` off each node
 /// becomes a kernel of its own: the unfused program that tests compare with, and whose arena no fusion may exceed by more than a page.
-pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool) -> FusionLog {
+/// With a shuffle the pairs are those it chooses, in its order.
+pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool, shuffle: Option<Shuffle>) -> FusionLog {
     if !merge {
         return attempt(g, cost, &Limits { merges: 0, ..Limits::default() });
     }
+    let limits = Limits { shuffle, ..Limits::default() };
     let try_with = |limits: &Limits| {
         let mut fused = g.clone();
         let log = attempt(&mut fused, cost, limits);
         (fused, log)
     };
-    let (fused, log) = peak::within_unfused(g, try_with);
+    let (fused, log) = peak::within_unfused(g, limits, try_with);
     *g = fused;
     log
 }
@@ -70,11 +74,13 @@ struct Limits {
     merges: usize,
     /// Pairs whose merge would raise the peak, by the ids of their clusters' first nodes.
     apart: FxHashSet<(u32, u32)>,
+    /// Choices of a seed in the place of what saves most.
+    shuffle: Option<Shuffle>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { merges: usize::MAX, apart: FxHashSet::default() }
+        Limits { merges: usize::MAX, apart: FxHashSet::default(), shuffle: None }
     }
 }
 
@@ -191,7 +197,7 @@ impl<'a> Fusion<'a> {
         let mut fused: Vec<(Decision, u32)> = Vec::new();
         for i in 0..self.clusters.len() as u32 {
             if self.position[i as usize] != u32::MAX && self.fusable[i as usize] {
-                self.offer(i, cost, &mut heap);
+                self.offer(i, cost, limits, &mut heap);
             }
         }
         while let Some((_, Reverse(pair), versions)) = heap.pop() {
@@ -206,9 +212,13 @@ impl<'a> Fusion<'a> {
             let (a, b) = if self.order.at(a) < self.order.at(b) { (a, b) } else { (b, a) };
             let mut decision = self.decision(a, b, cost);
             [decision.producer_name, decision.consumer_name] = [a, b].map(|c| self.name(c));
-            let merged = match limits.apart.contains(&(decision.producer, decision.consumer)) {
-                true => Err(Reason::RaisesPeak),
-                false => self.merge(a, b),
+            let ids = (decision.producer, decision.consumer);
+            let merged = if limits.apart.contains(&ids) {
+                Err(Reason::RaisesPeak)
+            } else if limits.shuffle.is_some_and(|s| s.keeps_apart(ids)) {
+                Err(Reason::Shuffled)
+            } else {
+                self.merge(a, b)
             };
             match merged {
                 Ok(kept) => {
@@ -216,7 +226,7 @@ impl<'a> Fusion<'a> {
                     if fused.len() == limits.merges {
                         break;
                     }
-                    self.offer(kept, cost, &mut heap);
+                    self.offer(kept, cost, limits, &mut heap);
                 }
                 Err(reason) => {
                     decision.outcome = Outcome::Refused(reason);
@@ -245,7 +255,7 @@ impl<'a> Fusion<'a> {
     }
 
     /// Puts every pair that `c` could form on the heap: with producers, consumers, and readers of the same values.
-    fn offer(&self, c: u32, cost: &CostModel, heap: &mut BinaryHeap<Entry>) {
+    fn offer(&self, c: u32, cost: &CostModel, limits: &Limits, heap: &mut BinaryHeap<Entry>) {
         let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
         let mut consider = |other: u32| {
             let other = self.root(other);
@@ -254,9 +264,12 @@ impl<'a> Fusion<'a> {
             }
             seen.push(other);
             let (a, b) = if self.order.at(c) < self.order.at(other) { (c, other) } else { (other, c) };
-            let us = self.decision(a, b, cost).estimated_us;
+            let decision = self.decision(a, b, cost);
+            let picoseconds = (decision.estimated_us * 1e6) as u64;
+            let ids = (decision.producer, decision.consumer);
+            let benefit = limits.shuffle.map_or(picoseconds, |s| s.priority(ids));
             let versions = [self.clusters[a as usize].version, self.clusters[b as usize].version];
-            heap.push(((us * 1e6) as u64, Reverse((a, b)), versions));
+            heap.push((benefit, Reverse((a, b)), versions));
         };
         for &n in &self.clusters[c as usize].nodes {
             for v in &self.reads[n as usize] {

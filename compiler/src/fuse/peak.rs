@@ -19,10 +19,13 @@ const MAX_REFUSALS: usize = 64;
 /// What a merge may add: partial sums of a few bytes are no reason to read a tensor twice, and memory comes in pages.
 pub const PAGE: u64 = 4096;
 
-/// The result of `attempt` with as few limits as keep its arena within that of the unfused program. Graphs that have no
-/// code as they stand are fused without limits.
-pub fn within_unfused(g: &Graph, attempt: impl Fn(&Limits) -> (Graph, FusionLog)) -> (Graph, FusionLog) {
-    let mut limits = Limits::default();
+/// The result of `attempt` with `limits` and as few more as keep its arena within that of the unfused program. Graphs that have no
+/// code as they stand are fused with `limits` alone.
+pub fn within_unfused(
+    g: &Graph,
+    mut limits: Limits,
+    attempt: impl Fn(&Limits) -> (Graph, FusionLog),
+) -> (Graph, FusionLog) {
     let mut result = attempt(&limits);
     let Some(mut bytes) = arena(&result.0) else { return result };
     if bytes <= floor(g) {

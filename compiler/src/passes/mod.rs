@@ -10,6 +10,7 @@ pub use registry::Registry;
 
 use crate::cost::CostModel;
 use crate::fuse::FusionLog;
+use crate::fuse::shuffle::Shuffle;
 use crate::graph::Graph;
 use crate::lower::product;
 use crate::{fuse, matcher, recompute};
@@ -31,6 +32,8 @@ pub struct Pass {
 pub struct Context {
     /// What moving a byte and starting a kernel cost.
     pub cost: CostModel,
+    /// Makes `fuse` merge by chance; without it, by what saves time.
+    pub shuffle: Option<Shuffle>,
     /// What `fuse` or `outline` decided.
     pub fusion: Option<FusionLog>,
 }
@@ -107,13 +110,13 @@ static ALL: &[Pass] = &[
         name: "fuse",
         description: "operations become generated kernels, merged where that saves time",
         changes_rounding: false,
-        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, true)),
+        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, true, context.shuffle)),
     },
     Pass {
         name: "outline",
         description: "every operation becomes a generated kernel of its own: `fuse` without merging",
         changes_rounding: false,
-        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, false)),
+        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, false, None)),
     },
 ];
 

@@ -134,11 +134,19 @@ impl Executor {
         Ok(())
     }
 
-    /// Fills the arena with NaN, so that a test sees a program that reads what it has not written.
-    pub fn poison_arena(&mut self) {
+    /// Fills the arena and the float outputs with NaN, so that a test sees a program that reads what it has not written,
+    /// or does not write what it should.
+    pub fn poison(&mut self) {
         let floats = self.arena.bytes() / size_of::<f32>();
         // SAFETY: the arena is ours and no program runs.
         unsafe { std::slice::from_raw_parts_mut(self.arena.ptr().cast::<f32>(), floats) }.fill(f32::NAN);
+        for index in 0..self.placed.len() {
+            if self.placed[index].buffer.space == Space::Output
+                && let Ok(values) = self.values_mut(index)
+            {
+                values.fill(f32::NAN);
+            }
+        }
     }
 
     pub fn threads(&self) -> usize {

@@ -149,7 +149,7 @@ fn waves_of_generated_and_library_kernels() {
         executor.set_input_i32("tokens", &tokens(), VOCAB).unwrap();
         executor.set_input_f32("lr", &[0.25]).unwrap();
         for _ in 0..20 {
-            executor.poison_arena();
+            executor.poison();
             executor.run("train").unwrap();
         }
         let outputs: Vec<Vec<f32>> =
@@ -251,7 +251,7 @@ fn relative_attention_in_a_program() {
         for (name, values) in &named {
             executor.set_input_f32(name, values).unwrap();
         }
-        executor.poison_arena();
+        executor.poison();
         executor.run("attend").unwrap();
         let expected = [
             ("out", &forward.out),
