@@ -49,7 +49,8 @@ impl Variant {
 
     /// Some passes in some order, then what no program can do without, and merges by chance or none.
     pub fn random(rng: &mut ChaCha8Rng) -> Variant {
-        let all = ["match-attention", "match-head", "fold", "simplify", "cse", "dce", "recompute", "dce", "cse"];
+        let all =
+            ["match-attention", "match-head", "fold", "simplify", "cse", "dce", "recompute", "dce", "cse"];
         let mut passes: Vec<String> =
             all.iter().filter(|_| rng.random()).map(|&name| name.to_string()).collect();
         passes.shuffle(rng);
