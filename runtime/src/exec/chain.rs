@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 thread_local! {
-    /// Transposed operands of the products of the chain this thread works on, by member, and the phase they are of.
-    static TRANSPOSED: RefCell<Vec<(u64, Vec<f32>)>> = const { RefCell::new(Vec::new()) };
+    /// Transposed operands of the products of the chain this thread works on, by member, with the phase they are of and
+    /// their address: a phase may have several chains.
+    static TRANSPOSED: RefCell<Vec<(u64, usize, Vec<f32>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A member's own rows for each row of the chain, and how many of them one call takes.
@@ -110,12 +111,12 @@ unsafe fn product(gemm: &Gemm, rows: Range<u64>, args: &[*mut u8], member: usize
         if slots.len() <= member {
             slots.resize_with(member + 1, Default::default);
         }
-        let (of, values) = &mut slots[member];
-        if *of != phase {
+        let (of, from, values) = &mut slots[member];
+        if (*of, *from) != (phase, b as usize) {
             values.resize(n * k, 0.0);
             // SAFETY: b has n rows of k elements.
             transpose(unsafe { std::slice::from_raw_parts(b, n * k) }, n, k, values);
-            *of = phase;
+            (*of, *from) = (phase, b as usize);
         }
         let direct = Gemm { b: [0, n, 1], ..*gemm };
         // SAFETY: the caller's, for a and c; the transposed b has k rows of n elements.
