@@ -109,7 +109,11 @@ fn a_run_learns_and_writes_what_it_promises() {
     assert_eq!(fs::read_to_string(run.timings()).unwrap().lines().count(), rows.len() + 1);
     let profile = isoflop_runtime::profile::read(&run.profile()).unwrap();
     assert!(profile.iter().enumerate().all(|(i, row)| row.launch == i && row.seconds > 0.0), "{profile:?}");
-    assert!(profile.iter().any(|row| row.kind == "gemm"), "{profile:?}");
+    assert_eq!(
+        profile.iter().find(|row| row.label == "gradient").unwrap().kind,
+        "scatter-add",
+        "{profile:?}"
+    );
     let description: serde_json::Value =
         serde_json::from_slice(&fs::read(run.metrics_sidecar()).unwrap()).unwrap();
     assert_eq!((&description["row_every"], &description["flops_convention"]), (&2.into(), &"6nd".into()));
