@@ -4,7 +4,7 @@ use super::*;
 use isoflop_kernels::artifact::Target;
 use isoflop_kernels::cpu::attention::{RelAttention, reference};
 use isoflop_kernels::cpu::gemm::Gemm;
-use isoflop_kernels::program::{ALIGN, Buffer, GeneratedKernel, Launch};
+use isoflop_kernels::program::{ALIGN, Buffer, Chain, GeneratedKernel, Launch};
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -300,6 +300,10 @@ fn machine_code_that_cannot_run_here_is_refused() {
     assert!(matches!(Executor::load(&artifact, 1), Err(ExecError::Load { .. })));
 }
 
+fn chain(first: u32, launches: u32, rows: u64, rows_per_task: u64) -> Chain {
+    Chain { first, launches, rows, rows_per_task }
+}
+
 #[test]
 fn programs_that_would_touch_foreign_memory_are_refused() {
     let kernels = compile(KERNELS_C);
@@ -320,6 +324,18 @@ fn programs_that_would_touch_foreign_memory_are_refused() {
     check(|p| p.launches[1].wave = 5, "wave 1 after wave 5");
     check(|p| p.launches[2].call = Call::Generated { kernel: 3 }, "kernel 3 of 3");
     check(|p| p.kernels[0].n_args = 65, "at most 64");
+    check(|p| p.chains = vec![chain(6, 2, 96, 48)], "launches 6..8 of 7");
+    check(|p| p.chains = vec![chain(1, 2, 96, 0)], "96 rows, 0 for each task");
+    check(|p| p.chains = vec![chain(2, 2, 96, 48)], "launch 3 is in wave 2, not 1");
+    check(|p| p.chains = vec![chain(5, 1, 96, 48)], "launch 5 cannot be cut by rows");
+    check(|p| p.chains = vec![chain(1, 2, 36, 12)], "launch 1 has 96 rows, no multiple of 36");
+    check(|p| p.chains = vec![chain(1, 2, 96, 48), chain(2, 1, 96, 48)], "a launch is in two chains");
+    check(|p| p.launches[2].call = Call::Grouped { kernels: vec![0, 1] }, "in a group of");
+    check(|p| p.launches[2].call = Call::Grouped { kernels: vec![] }, "a group of no kernels");
+    check(
+        |p| p.launches[2].call = Call::Grouped { kernels: vec![0, 0] },
+        "3 arguments for `scale`, which takes 6",
+    );
 
     let mut eval = small_program();
     eval.name = "eval".into();
