@@ -194,6 +194,9 @@ fn rule(
             if wanted[1] {
                 give(1, g.gather(d, operands[0]));
             }
+            if operands.len() > 2 {
+                give(2, d);
+            }
         }
         // Summing a replicated result's cotangents over the group (Megatron's f and g, Shoeybi et al. 2019).
         Op::AllReduce { ref group } => give(0, g.apply(Op::AllReduce { group: group.clone() }, &[d])),

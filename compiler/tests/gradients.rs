@@ -265,6 +265,10 @@ fn scatter_add() {
         let i = indices(g, 4);
         g.scatter_add(i, x[0], 5)
     });
+    check(&[&[4, 2], &[5, 2]], -2.0..2.0, |g, x| {
+        let i = indices(g, 4);
+        g.scatter_add_to(x[1], i, x[0])
+    });
 }
 
 #[test]

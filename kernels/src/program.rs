@@ -116,9 +116,16 @@ pub enum Call {
     Head(Head),
     /// out[i, :] = table[indices[i], :]. args: table [vocab, width] f32, indices [rows] i32, out [rows, width] f32.
     Gather { rows: usize, width: usize, vocab: usize },
-    /// out[v, :] = sum over i with indices[i] = v of updates[i, :], in order of i; rows never named are zero.
+    /// out[v, :] = sum over i with indices[i] = v of updates[i, :], in order of i; with `accumulate` that is added to what
+    /// out held, and rows never named keep it, else they are zero.
     /// args: indices [rows] i32, updates [rows, width] f32, out [vocab, width] f32.
-    ScatterAdd { rows: usize, width: usize, vocab: usize },
+    ScatterAdd {
+        rows: usize,
+        width: usize,
+        vocab: usize,
+        #[serde(default)]
+        accumulate: bool,
+    },
     /// args: source, destination; `bytes` copied.
     Copy {
         // In JSON a call's fields stand beside the launch's own, which have `bytes` already.

@@ -66,7 +66,10 @@ fn call(lowered: &Lowered, p: &Program, launch: &Launch) -> (String, Vec<String>
             format!("{what} of {} rows, {} at once", h.rows, h.chunk)
         }
         Call::Gather { rows, width, .. } => format!("gather {rows} rows of {width}"),
-        Call::ScatterAdd { rows, width, .. } => format!("scatter-add {rows} rows of {width}"),
+        Call::ScatterAdd { rows, width, accumulate, .. } => {
+            let add = if *accumulate { " added" } else { "" };
+            format!("scatter-add {rows} rows of {width}{add}")
+        }
         Call::Copy { bytes } => format!("copy {bytes} bytes"),
     };
     (what, args)

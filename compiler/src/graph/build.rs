@@ -157,4 +157,10 @@ impl Graph {
     pub fn scatter_add(&mut self, indices: Value, updates: Value, vocab: usize) -> Value {
         self.push(Op::ScatterAdd { vocab }, &[indices, updates], &[])
     }
+
+    /// `base` plus the updates.
+    pub fn scatter_add_to(&mut self, base: Value, indices: Value, updates: Value) -> Value {
+        let vocab = self.ty(base).shape.first().copied().unwrap_or(0);
+        self.push(Op::ScatterAdd { vocab }, &[indices, updates, base], &[])
+    }
 }

@@ -13,7 +13,9 @@ pub type Types = SmallVec<[TensorType; 1]>;
 pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Result<Types, String> {
     let arity = match op {
         Op::Input { .. } | Op::Constant { .. } | Op::Iota { .. } => Some(0),
-        Op::Binary(_) | Op::Compare(_) | Op::Dot { .. } | Op::Gather | Op::ScatterAdd { .. } => Some(2),
+        Op::Binary(_) | Op::Compare(_) | Op::Dot { .. } | Op::Gather => Some(2),
+        // A base may be the third.
+        Op::ScatterAdd { .. } => Some(if operands.len() == 3 { 3 } else { 2 }),
         Op::Select => Some(3),
         Op::Concat { .. } | Op::Fused { .. } => None,
         Op::Call(Library::RelAttention(_)) => Some(4),
@@ -139,7 +141,13 @@ pub fn infer(op: &Op, operands: &[&TensorType], declared: &[TensorType]) -> Resu
                 ));
             }
             let shape = std::iter::once(*vocab).chain(updates.shape[k..].iter().copied()).collect();
-            Ok(smallvec![TensorType { dtype: updates.dtype, shape }])
+            let result = TensorType { dtype: updates.dtype, shape };
+            match operands.get(2) {
+                Some(base) if **base != result => {
+                    Err(format!("scatter_add gives {result}; its base cannot be {base}"))
+                }
+                _ => Ok(smallvec![result]),
+            }
         }
         Op::AllReduce { .. } => Ok(smallvec![operands[0].clone()]),
         Op::AllGather { .. } | Op::ReduceScatter { .. } => {

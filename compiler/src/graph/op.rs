@@ -162,8 +162,8 @@ pub enum Op {
     },
     /// Operands: table [V, rest..], indices (i32). Result: indices' shape then rest. An index outside 0..V is an error.
     Gather,
-    /// Operands: indices (i32), updates (indices' shape then rest). Result [vocab, rest..]: sums of the updates of each
-    /// index, zero where an index is never named.
+    /// Operands: indices (i32), updates (indices' shape then rest), and perhaps a base of the result's type. Result
+    /// [vocab, rest..]: the base, or zero, plus the updates of each index.
     ScatterAdd {
         vocab: usize,
     },

@@ -80,7 +80,7 @@ pub(super) fn apply(node: &Node, operands: &[Rc<Tensor>]) -> Result<Vec<Tensor>,
         }
         Op::ScatterAdd { vocab } => {
             let width: usize = x(1).shape[x(0).shape.len()..].iter().product();
-            let mut out = vec![0.0; to.elements()];
+            let mut out = operands.get(2).map_or_else(|| vec![0.0; to.elements()], |base| base.data.clone());
             for (k, &index) in x(0).data.iter().enumerate() {
                 let row = row(index, *vocab, id)?;
                 let from = &x(1).data[k * width..(k + 1) * width];

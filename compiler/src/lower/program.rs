@@ -255,7 +255,11 @@ impl Steps<'_> {
                 let rows = g.ty(operands[0]).elements();
                 let width = node.results[0].elements() / (*vocab).max(1);
                 self.need_f32(n, &node.results[0])?;
-                self.push(Call::ScatterAdd { rows, width, vocab: *vocab }, &reads, &[result], &label, 0);
+                let call = Call::ScatterAdd { rows, width, vocab: *vocab, accumulate: reads.len() > 2 };
+                if let Some(&base) = reads.get(2) {
+                    self.start_from(n, result, base, &reads[..2], &label);
+                }
+                self.push(call, &reads[..2], &[result], &label, 0);
             }
             Op::Call(library) => self.library(n, library, &reads, &label),
             Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
@@ -281,6 +285,18 @@ impl Steps<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes `result` begin as `base`: in its place where nobody reads the base later, else as a copy.
+    fn start_from(&mut self, n: NodeIndex, result: usize, base: usize, others: &[usize], label: &str) {
+        let s = &mut self.storages;
+        if s.dies_at(base, n) && s.is_temporary(base) && !others.contains(&base) {
+            // The base is made where the result stands, which may be an output.
+            s.merge(base, result);
+        } else {
+            let bytes = s.bytes(base);
+            self.push(Call::Copy { bytes }, &[base], &[result], label, 0);
+        }
     }
 
     fn need_f32(&self, n: NodeIndex, t: &TensorType) -> Result<(), LowerError> {

@@ -25,7 +25,9 @@ pub fn phases(call: &Call, kernels: &[GeneratedKernel]) -> SmallVec<[usize; 4]> 
         Call::RelAttentionBackward(attention) => attention.backward_phases(),
         Call::Head(head) => head.phases(),
         Call::Gather { rows, width, vocab } => Gather { rows, width, vocab }.phases(),
-        Call::ScatterAdd { rows, width, vocab } => ScatterAdd { rows, width, vocab }.phases(),
+        Call::ScatterAdd { rows, width, vocab, accumulate } => {
+            ScatterAdd { rows, width, vocab, accumulate }.phases()
+        }
         Call::Copy { bytes } => smallvec![bytes.div_ceil(COPY_BYTES_PER_TASK) as usize],
     }
 }
@@ -91,7 +93,7 @@ pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
         Call::Gather { rows, width, vocab } => {
             smallvec![(DType::F32, vocab * width), (DType::I32, rows), (DType::F32, rows * width)]
         }
-        Call::ScatterAdd { rows, width, vocab } => {
+        Call::ScatterAdd { rows, width, vocab, .. } => {
             smallvec![(DType::I32, rows), (DType::F32, rows * width), (DType::F32, vocab * width)]
         }
         // Copies move bytes of any type; the executor compares bytes.
@@ -139,8 +141,9 @@ pub unsafe fn run_library(call: &Call, phase: usize, task: usize, args: &[*mut u
             Call::Gather { rows, width, vocab } => {
                 Gather { rows, width, vocab }.run(phase, task, f32s(0), args[1].cast(), f32s(2));
             }
-            Call::ScatterAdd { rows, width, vocab } => {
-                ScatterAdd { rows, width, vocab }.run(phase, task, args[0].cast(), f32s(1), f32s(2));
+            Call::ScatterAdd { rows, width, vocab, accumulate } => {
+                let call = ScatterAdd { rows, width, vocab, accumulate };
+                call.run(phase, task, args[0].cast(), f32s(1), f32s(2));
             }
             Call::Copy { bytes } => {
                 let start = task as u64 * COPY_BYTES_PER_TASK;

@@ -56,20 +56,22 @@ impl Gather {
     }
 }
 
-/// out[v, :] = sum over i with indices[i] = v of updates[i, :], in order of i; rows never named are zero.
-/// indices [rows], updates [rows, width], out [vocab, width].
+/// out[v, :] = sum over i with indices[i] = v of updates[i, :], in order of i; with `accumulate` that is added to what out
+/// held, and rows never named keep it, else they are zero. indices [rows], updates [rows, width], out [vocab, width].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScatterAdd {
     pub rows: usize,
     pub width: usize,
     pub vocab: usize,
+    pub accumulate: bool,
 }
 
 impl ScatterAdd {
-    /// A task owns a range of the vocabulary: it zeroes its rows of `out` and takes the updates that name them.
+    /// A task owns a range of the vocabulary: it zeroes its rows of `out`, unless they are added to, and takes the updates
+    /// that name them.
     fn tasks(&self) -> usize {
-        let elements = (self.rows + self.vocab) * self.width;
-        elements.div_ceil(ELEMENTS_PER_TASK).clamp(1, MAX_SCATTER_TASKS).min(self.vocab)
+        let touched = if self.accumulate { self.rows } else { self.rows + self.vocab };
+        (touched * self.width).div_ceil(ELEMENTS_PER_TASK).clamp(1, MAX_SCATTER_TASKS).min(self.vocab)
     }
 
     pub fn phases(&self) -> SmallVec<[usize; 4]> {
@@ -91,7 +93,9 @@ impl ScatterAdd {
         let (first, last) = (self.vocab * task / tasks, self.vocab * (task + 1) / tasks);
         // SAFETY: rows first..last of `out` belong to this task alone; i < rows; an index outside the range is skipped.
         unsafe {
-            std::slice::from_raw_parts_mut(out.add(first * width), (last - first) * width).fill(0.0);
+            if !self.accumulate {
+                std::slice::from_raw_parts_mut(out.add(first * width), (last - first) * width).fill(0.0);
+            }
             for i in 0..self.rows {
                 let index = *indices.add(i);
                 debug_assert!(
@@ -137,23 +141,26 @@ mod tests {
     }
 
     #[test]
-    fn scatter_sums_in_order_and_zeroes_the_rest() {
+    fn scatter_sums_in_order_and_zeroes_or_keeps_the_rest() {
         for (rows, width, vocab) in [(1, 1, 1), (1000, 24, 256), (700, 96, 5000)] {
             let updates: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.37).sin()).collect();
             let indices = indices(rows, vocab);
-            let mut expected = vec![0.0f32; vocab * width];
-            for (i, &index) in indices.iter().enumerate() {
-                for j in 0..width {
-                    expected[index as usize * width + j] += updates[i * width + j];
+            let base: Vec<f32> = (0..vocab * width).map(|i| (i as f32 * 0.11).cos()).collect();
+            for accumulate in [false, true] {
+                let mut expected = if accumulate { base.clone() } else { vec![0.0; base.len()] };
+                for (i, &index) in indices.iter().enumerate() {
+                    for j in 0..width {
+                        expected[index as usize * width + j] += updates[i * width + j];
+                    }
                 }
+                let call = ScatterAdd { rows, width, vocab, accumulate };
+                let mut out = if accumulate { base.clone() } else { vec![f32::NAN; base.len()] };
+                for task in (0..call.phases()[0]).rev() {
+                    // SAFETY: the vectors have the shapes of the call.
+                    unsafe { call.run(0, task, indices.as_ptr(), updates.as_ptr(), out.as_mut_ptr()) };
+                }
+                assert_eq!(out, expected, "{call:?}");
             }
-            let call = ScatterAdd { rows, width, vocab };
-            let mut out = vec![f32::NAN; vocab * width];
-            for task in (0..call.phases()[0]).rev() {
-                // SAFETY: the vectors have the shapes of the call.
-                unsafe { call.run(0, task, indices.as_ptr(), updates.as_ptr(), out.as_mut_ptr()) };
-            }
-            assert_eq!(out, expected);
         }
     }
 }

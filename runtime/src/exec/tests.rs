@@ -129,7 +129,11 @@ fn small_program() -> Program {
     p.launch(1, scale, &[embedded, lr, scaled]);
     p.launch(2, add, &[scaled, y, z]);
     p.launch(3, total, &[z, loss]);
-    p.launch(3, Call::ScatterAdd { rows: ROWS, width: WIDTH, vocab: VOCAB }, &[tokens, z, grad]);
+    p.launch(
+        3,
+        Call::ScatterAdd { rows: ROWS, width: WIDTH, vocab: VOCAB, accumulate: false },
+        &[tokens, z, grad],
+    );
     p.launch(3, Call::Copy { bytes: count * 4 }, &[z, z_copy]);
     p.0
 }

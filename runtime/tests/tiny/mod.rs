@@ -144,7 +144,12 @@ fn train_program() -> Program {
         launches: vec![
             launch(Call::Gather { rows: TOKENS, width: VOCAB, vocab: VOCAB }, &[5, 0, 8], 0, "logits"),
             launch(Call::Generated { kernel: 0 }, &[8, 1, 10], 1, "loss"),
-            launch(Call::ScatterAdd { rows: TOKENS, width: VOCAB, vocab: VOCAB }, &[0, 8, 9], 2, "gradient"),
+            launch(
+                Call::ScatterAdd { rows: TOKENS, width: VOCAB, vocab: VOCAB, accumulate: false },
+                &[0, 8, 9],
+                2,
+                "gradient",
+            ),
             launch(Call::Generated { kernel: 1 }, &[9, 11], 3, "grad_norm"),
             launch(Call::Generated { kernel: 2 }, &[5, 6, 7, 9, 2, 3, 4], 4, "adam"),
         ],

@@ -72,7 +72,10 @@ impl Rewriter<'_> {
             Binary::Add => match (self.negated(l), self.negated(r)) {
                 (_, Some(r)) => Rewrite::op(op(Binary::Sub), &[l, r]),
                 (Some(l), None) => Rewrite::op(op(Binary::Sub), &[r, l]),
-                _ => self.add_of_pads(l, r),
+                _ => self
+                    .add_of_scatter(l, r)
+                    .or_else(|| self.add_of_scatter(r, l))
+                    .or_else(|| self.add_of_pads(l, r)),
             },
             Binary::Sub => self.negated(r).and_then(|r| Rewrite::op(op(Binary::Add), &[l, r])),
             // On integers -x wraps, and a quotient of two that wrapped is another number.
@@ -80,6 +83,21 @@ impl Rewriter<'_> {
                 (Some(l), Some(r)) => Rewrite::op(op(b), &[l, r]),
                 _ => None,
             },
+            _ => None,
+        }
+    }
+
+    /// A scatter-add plus `base`: the base takes the updates itself, in the order of the indices, and no tensor full of
+    /// zeros is made for them. Not for a base that no memory holds.
+    fn add_of_scatter(&self, scatter: Value, base: Value) -> Option<Rewrite> {
+        let in_memory =
+            !matches!(self.op(base), Op::Constant { .. } | Op::Iota { .. } | Op::Broadcast { .. });
+        match self.op(scatter) {
+            op @ Op::ScatterAdd { .. } if self.inexact && in_memory && self.used_once(scatter) => {
+                let operands = self.g.operands(scatter.node);
+                let [indices, updates] = operands[..] else { return None };
+                Rewrite::op(op.clone(), &[indices, updates, base])
+            }
             _ => None,
         }
     }

@@ -4,15 +4,18 @@ use super::{Args, Head, Softmax};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::simd::Level;
 use smallvec::{SmallVec, smallvec};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-/// Tasks that share the chunks; 2, 4 and 8 threads divide them evenly. Each leaves a gradient of the table.
-const MAX_UNITS: usize = 16;
+/// Tasks that share the chunks; 2, 4 and 8 threads divide even the fewest evenly.
+const UNITS: RangeInclusive<usize> = 8..=64;
 /// Floats of the table's gradient that one task of the last phase adds up.
 const SUM_FLOATS: usize = 1 << 12;
 
+/// Each unit leaves a gradient of the table: together half of what the logits of all rows would take, where that is 8
+/// units or more.
 fn units(head: &Head) -> usize {
-    head.chunks().min(MAX_UNITS)
+    let affordable = head.rows / (2 * head.width);
+    head.chunks().min(affordable.clamp(*UNITS.start(), *UNITS.end()))
 }
 
 fn table_floats(head: &Head) -> usize {
