@@ -41,7 +41,8 @@ pub trait Simd: Copy + 'static {
     unsafe fn select_first(n: isize, a: Self::V, b: Self::V) -> Self::V;
     /// 2^x for x <= 127, relative error below 1e-7 where the result is a normal number.
     unsafe fn exp2(x: Self::V) -> Self::V;
-    /// Asks for the cache line of `at`, where the instruction set has a way to; never faults.
+    /// Asks for the cache line of `at` in the second level, where the instruction set has a way to; never faults. Asked
+    /// for in the first level, lines from memory would hold up the loads that are due before them.
     unsafe fn prefetch(at: *const f32);
     unsafe fn sum(x: Self::V) -> f32;
     unsafe fn max_lane(x: Self::V) -> f32;
