@@ -8,10 +8,15 @@
 //! du     = scale sum_ij ds_ij k_j                    dv   = scale sum_ij ds_ij R_{i-j}
 //! ```
 //!
+//! dq is one product, since k_j + R_{i-j} is added up on the way; its rows then sum to du + dv, and du comes from the
+//! column sums of ds.
+//!
 //! A unit is one head, some batch entries and one chunk of rows. It owns dq of its rows, and dk and dval where rows
 //! were not cut; the rest it leaves as partial sums in the workspace, added up in unit order by the last phase.
 
-use super::pack::{self, PackedRel, query_stride, row_stride};
+mod queries;
+
+use super::pack::{self, PackedRel, query_stride};
 use super::reduce::{self, Partial};
 use super::scores::{MARGIN, group_columns, position_products, query_rows, score_stride, score_tile};
 use super::tile::{Scalars, Vectors, WIDTH, accumulate, staircase_block, tile_width, with_tile};
@@ -37,6 +42,7 @@ pub fn scratch_elements(dims: &RelAttention) -> usize {
         + padded(GROUP * score_stride(dims))
         + 2 * padded(BLOCK * score_stride(dims))
         + 2 * padded(BLOCK)
+        + padded(padded_seq)
         + padded(dims.d_padded())
 }
 
@@ -90,9 +96,11 @@ struct Head {
     dkeys: *mut f32,
     dvalues: *mut f32,
     drel: *mut f32,
-    /// d_head sums each.
+    /// Sums over rows of ds, by key.
+    column_sums: *mut f32,
+    /// d_head sums each: du, and du + dv.
     du: *mut f32,
-    dv: *mut f32,
+    both_biases: *mut f32,
 }
 
 /// Gradients of one unit.
@@ -135,8 +143,9 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
             dkeys,
             dvalues,
             drel: partial.drel,
+            column_sums: scratch.take(dims.seq_padded()),
             du: partial.du,
-            dv: partial.dv,
+            both_biases: partial.dv,
         };
         let no_bias = scratch.take(dims.d_padded());
         no_bias.write_bytes(0, d);
@@ -147,7 +156,7 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
         let unreached = dims.seq_padded() - rows.end.next_multiple_of(S::LANES);
         head.drel.write_bytes(0, unreached * query_stride(d));
         head.du.write_bytes(0, d);
-        head.dv.write_bytes(0, d);
+        head.both_biases.write_bytes(0, d);
 
         let batch_from = group * dims.batch_per_group();
         let batch_to = (batch_from + dims.batch_per_group()).min(dims.batch);
@@ -165,6 +174,7 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
             pack::prefetch_rows::<S>(dout.add(at), dims.head_stride(), tail, d);
             pack::panels::<S>(q.add(to_val), stride, rows.end, d, values);
             pack::rows::<S>(q.add(to_k), stride, rows.end, d, key_rows);
+            head.column_sums.write_bytes(0, dims.seq_padded());
             // From the last block to the first: the last reaches every key, so it sets what the others add to, and
             // the keys of a block are done when it is.
             for from in rows.clone().step_by(BLOCK).rev() {
@@ -208,6 +218,10 @@ unsafe fn unit<S: Simd>(dims: &RelAttention, task: usize, args: [*mut f32; 12], 
                     pack::unpack_panels::<S>(dval, query_stride(d), n, d, 1.0, dq.add(to_val), stride);
                 }
             }
+            head.add_key_sums::<S>(rows.end);
+        }
+        for c in 0..d {
+            *partial.dv.add(c) -= *partial.du.add(c);
         }
     }
 }
@@ -249,40 +263,6 @@ impl Head {
                     let width = tile_width((columns - j) / S::LANES);
                     with_tile!(S, width, dscore_tile(self, first, at, r, j));
                     j += width * S::LANES;
-                }
-            }
-        }
-    }
-
-    /// dq of one group, and its share of du and dv.
-    #[inline(always)]
-    unsafe fn query_gradients<S: Simd>(&self, first: usize, at: usize, dq: *mut f32) {
-        let Self { dims, .. } = self;
-        let (stride, last) = (score_stride(dims) as isize, (first + GROUP).min(dims.seq));
-        let k = row_stride::<S>(dims.d_head) as isize;
-        for r in (0..GROUP).step_by(S::ROWS) {
-            if first + r >= dims.seq {
-                break;
-            }
-            // SAFETY: the fields' sizes; row r of the group starts `r` rows on, and its distance 0 one lane later
-            // for each row.
-            unsafe {
-                let ds = self.dscores.add((at + r) * score_stride(dims));
-                let content = Scalars { ptr: ds, row: stride, k: 1 };
-                // Row p of rel meets key p - (seq - 1 - i): the first p any row of the group reaches is seq - last.
-                let skewed = ds.offset((first + r + 1) as isize - last as isize);
-                let position = Scalars { ptr: skewed, row: stride + 1, k: 1 };
-                let rel_rows = self.rel.rows.add((dims.seq - last) * row_stride::<S>(dims.d_head));
-                let mut c = 0;
-                while c < dims.d_head {
-                    let width = tile_width((dims.d_head - c).div_ceil(S::LANES));
-                    let b = Vectors { ptr: self.key_rows.add(c), k, v: S::LANES as isize };
-                    let to = QueryTile { dq: dq.add(r * dims.qkv_stride()), bias: self.du, add: false };
-                    with_tile!(S, width, query_tile(dims, first + r, c, content, b, last, to));
-                    let b = Vectors { ptr: rel_rows.add(c), k, v: S::LANES as isize };
-                    let to = QueryTile { bias: self.dv, add: true, ..to };
-                    with_tile!(S, width, query_tile(dims, first + r, c, position, b, last, to));
-                    c += width * S::LANES;
                 }
             }
         }
@@ -383,55 +363,20 @@ unsafe fn dscore_tile<S: Simd, const R: usize, const V: usize>(
         let b = Vectors { ptr: head.values.add(j * d), k: S::LANES as isize, v: (d * S::LANES) as isize };
         let a = query_rows(head.douts.add(at * query_stride(d)), d, r);
         accumulate::<S, R, V, V>(&mut acc, a, b, 0, d);
+        let mut sums: [S::V; V] = std::array::from_fn(|v| S::load(head.column_sums.add(j + v * S::LANES)));
         for (t, row) in acc.iter().enumerate() {
             for (v, x) in row.iter().enumerate() {
                 let offset = tile + t * score_stride(dims) + v * S::LANES;
-                let p = S::load(head.probabilities.add(offset));
-                S::store(head.dscores.add(offset), S::mul(*x, p));
+                let ds = S::mul(*x, S::load(head.probabilities.add(offset)));
+                S::store(head.dscores.add(offset), ds);
+                // Rows beyond seq hold anything.
+                if first + r + t < dims.seq {
+                    sums[v] = S::add(sums[v], ds);
+                }
             }
         }
-    }
-}
-
-/// Where a tile of dq goes: `dq` is set or added to, and `bias` gathers the sum over rows.
-#[derive(Clone, Copy)]
-struct QueryTile {
-    dq: *mut f32,
-    bias: *mut f32,
-    add: bool,
-}
-
-/// One tile of [`Head::query_gradients`]: R rows from row `i`, channels from `c`, a sum over `depth` keys.
-///
-/// # Safety
-/// As there; `to.dq` is row i.
-#[inline(always)]
-unsafe fn query_tile<S: Simd, const R: usize, const V: usize>(
-    dims: &RelAttention,
-    i: usize,
-    c: usize,
-    a: Scalars,
-    b: Vectors,
-    depth: usize,
-    to: QueryTile,
-) {
-    // SAFETY: the caller's promise; rows beyond seq and channels beyond d_head are neither read nor written.
-    unsafe {
-        let mut acc = [[S::splat(0.0); V]; R];
-        accumulate::<S, R, V, V>(&mut acc, a, b, 0, depth);
-        let scale = S::splat(1.0 / (dims.d_head as f32).sqrt());
-        for v in 0..V {
-            let at = c + v * S::LANES;
-            let lanes = S::LANES.min(dims.d_head - at);
-            let mut sum = S::load_first(to.bias.add(at), lanes);
-            for (t, row) in acc.iter().enumerate().take(dims.seq - i) {
-                let x = S::mul(row[v], scale);
-                let dq = to.dq.add(t * dims.qkv_stride() + at);
-                let before = if to.add { S::load_first(dq, lanes) } else { S::splat(0.0) };
-                S::store_first(dq, S::add(before, x), lanes);
-                sum = S::add(sum, x);
-            }
-            S::store_first(to.bias.add(at), sum, lanes);
+        for (v, sum) in sums.into_iter().enumerate() {
+            S::store(head.column_sums.add(j + v * S::LANES), sum);
         }
     }
 }

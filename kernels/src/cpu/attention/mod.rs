@@ -124,7 +124,8 @@ impl RelAttention {
     }
 
     /// Floating-point operations of the backward products, counted like [`forward_flops`](Self::forward_flops):
-    /// two that recompute the scores, and the six gradients dP, dval, dq (content), dk, dq (position), drel.
+    /// two that recompute the scores, and the six gradients dP, dval, dq (content), dk, dq (position), drel. The two of
+    /// dq are made with one multiply-add and one addition for each element.
     pub fn backward_flops(&self) -> u64 {
         8 * 2 * self.d_head as u64 * self.pairs()
     }
