@@ -76,7 +76,7 @@ fn the_worker_links_no_compiler() {
 
 /// Every Rust source of the workspace, by path from its root.
 fn sources() -> Vec<(PathBuf, String)> {
-    let folders = ["benches", "compiler", "kernels", "runtime", "src", "sweeps", "tests"];
+    let folders = ["benches", "compiler", "fuzz", "kernels", "runtime", "src", "sweeps", "tests"];
     let mut open: Vec<PathBuf> = folders.iter().map(|f| root().join(f)).filter(|f| f.is_dir()).collect();
     let mut found = Vec::new();
     while let Some(folder) = open.pop() {

@@ -19,7 +19,7 @@ use std::fmt::Write;
 pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Inputs repeat after this many numbers, so that a case can be written down.
-const PERIOD: usize = 97;
+pub const PERIOD: usize = 97;
 
 /// A way through the compiler.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,11 +42,6 @@ impl Variant {
         Variant { passes: PIPELINE.map(String::from).to_vec(), shuffle: None }
     }
 
-    /// A kernel for every operation as the graph has them.
-    pub fn unfused() -> Variant {
-        Variant { passes: ["legalize", "outline"].map(String::from).to_vec(), shuffle: None }
-    }
-
     /// Some passes in some order, then what no program can do without, and merges by chance or none.
     pub fn random(rng: &mut ChaCha8Rng) -> Variant {
         let all =
@@ -62,8 +57,7 @@ impl Variant {
     }
 
     /// The graph after these passes, verified after each; or why one of them gave none.
-    pub fn optimize(&self, g: &Graph) -> Result<Graph, String> {
-        let registry = Registry::default();
+    pub fn optimize(&self, g: &Graph, registry: &Registry) -> Result<Graph, String> {
         let passes = registry.parse_list(&self.passes.join(",")).map_err(|e| e.to_string())?;
         let shuffle = self.shuffle.map(|seed| Shuffle { seed });
         let mut context = Context { shuffle, ..Context::default() };

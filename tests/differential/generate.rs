@@ -348,9 +348,15 @@ impl Generator {
         let axis = self.rng.random_range(0..rank);
         let y = self.values[self.rng.random_range(0..self.values.len())];
         let other = self.shape(y);
+        let elements = |shape: &[usize]| shape.iter().product::<usize>() / shape[axis];
         let scaled = |g: &mut Graph, v: Value| g.scale(v, 1.0 / shape[axis] as f64);
         let (d, bound) = match other.iter().position(|&n| n == shape[axis]) {
+            // The interpreter computes what nothing reads, too.
             Some(k) if other != shape => {
+                let free = other.iter().product::<usize>() / other[k];
+                if elements(&shape) * free > LARGEST {
+                    return x;
+                }
                 (self.g.dot(x.value, y.value, [&[], &[]], [&[axis], &[k]]), x.bound * y.bound)
             }
             _ => {

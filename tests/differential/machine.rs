@@ -7,7 +7,7 @@ use isoflop_compiler::graph::Graph;
 use isoflop_compiler::interp::{Precision, Tensor, interpret_in};
 use isoflop_compiler::lower::{Lowered, lower};
 use isoflop_compiler::mlir::Target;
-use isoflop_compiler::text::MNEMONICS;
+use isoflop_compiler::passes::{Pass, Registry};
 use isoflop_kernels::DType;
 use isoflop_kernels::program::Call;
 use isoflop_runtime::exec::{ExecError, Executor};
@@ -22,10 +22,25 @@ const BATCH: usize = 25;
 /// An output whose f32 rounding alone moves it this far, as a part of its size, says nothing.
 const MEANINGFUL: f64 = 1e-3;
 
+/// Who is at odds with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The compiler refuses the graph or panics.
+    Compiler,
+    /// The interpreter refuses it: the graph itself is wrong.
+    Interpreter,
+    Runtime,
+    /// One and two threads give different bits.
+    Threads,
+    /// Machine code computes something else than the interpreter.
+    Value,
+}
+
 /// What is wrong with one variant of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wrong {
     pub variant: usize,
+    pub kind: Kind,
     pub what: String,
 }
 
@@ -46,7 +61,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, other: Tally) {
+    pub fn add(&mut self, other: Tally) {
         self.cases += other.cases;
         self.kernels += other.kernels;
         self.outputs += other.outputs;
@@ -69,15 +84,18 @@ impl Tally {
     }
 }
 
-/// A folder for artifacts, and one cache of kernels for all cases.
+/// A folder for artifacts, one cache of kernels for all cases, and the passes there are.
 pub struct Workshop {
     folder: tempfile::TempDir,
     target: Target,
+    registry: Registry,
 }
 
 impl Workshop {
-    pub fn new() -> std::io::Result<Workshop> {
-        Ok(Workshop { folder: tempfile::tempdir()?, target: Target::host() })
+    /// With the compiler's passes and `extra` ones.
+    pub fn new(extra: &[Pass]) -> std::io::Result<Workshop> {
+        let registry = Registry::with(extra);
+        Ok(Workshop { folder: tempfile::tempdir()?, target: Target::host(), registry })
     }
 
     /// What is wrong with each of these cases, judged on `threads` threads.
@@ -102,6 +120,11 @@ impl Workshop {
         found.into_inner().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// What is wrong with one case.
+    pub fn judge_one(&self, case: &Case) -> Vec<Wrong> {
+        self.judge_batch(std::slice::from_ref(case)).0.concat()
+    }
+
     fn judge_batch(&self, cases: &[Case]) -> (Vec<Vec<Wrong>>, Tally) {
         let mut tally = Tally { cases: cases.len(), ..Tally::default() };
         let mut wrong = vec![vec![]; cases.len()];
@@ -112,12 +135,12 @@ impl Workshop {
                 *tally.operations.entry(n.op.mnemonic()).or_default() += 1;
             }
             for (variant, how) in case.variants.iter().enumerate() {
-                match program(case, variant, how) {
+                match program(case, variant, how, &self.registry) {
                     Ok(lowered) => {
                         tally.count(&lowered);
                         programs.push(lowered);
                     }
-                    Err(what) => wrong[k].push(Wrong { variant, what }),
+                    Err(what) => wrong[k].push(Wrong { variant, kind: Kind::Compiler, what }),
                 }
             }
         }
@@ -136,7 +159,7 @@ impl Workshop {
                 return (each, sum);
             }
             Err(what) => {
-                wrong[0].push(Wrong { variant: 0, what });
+                wrong[0].push(Wrong { variant: 0, kind: Kind::Compiler, what });
                 return (wrong, tally);
             }
         };
@@ -145,7 +168,7 @@ impl Workshop {
             if wrong.is_empty() {
                 match judge(case, [&mut one, &mut two], &mut tally) {
                     Ok(found) => wrong.extend(found),
-                    Err(what) => wrong.push(Wrong { variant: 0, what }),
+                    Err(one) => wrong.push(one),
                 }
             }
         }
@@ -175,11 +198,11 @@ fn name(case: &Case, variant: usize) -> String {
 }
 
 /// A panic of the compiler is something wrong with the case, like an error.
-fn program(case: &Case, variant: usize, how: &Variant) -> Result<Lowered, String> {
+fn program(case: &Case, variant: usize, how: &Variant, registry: &Registry) -> Result<Lowered, String> {
     let made = catch_unwind(AssertUnwindSafe(|| {
         let mut g = case.graph.clone();
         g.name = name(case, variant);
-        lower(&how.optimize(&g)?).map_err(|e| e.to_string())
+        lower(&how.optimize(&g, registry)?).map_err(|e| e.to_string())
     }));
     made.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -222,8 +245,9 @@ fn distance(found: impl Iterator<Item = f64>, truth: &[f64]) -> f64 {
     each.fold(0.0, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) })
 }
 
-fn interpreted(case: &Case, precision: Precision) -> Result<Tensors, String> {
-    interpret_in(&case.graph, &case.given, precision).map_err(|e| e.to_string())
+fn interpreted(case: &Case, precision: Precision) -> Result<Tensors, Wrong> {
+    let wrong = |what| Wrong { variant: 0, kind: Kind::Interpreter, what };
+    interpret_in(&case.graph, &case.given, precision).map_err(|e| wrong(e.to_string()))
 }
 
 /// How far f32 may be from the truth: for what sums in another order lose, and for what rounding every operation loses.
@@ -234,26 +258,25 @@ fn allowed(truth: &[f64], rounded: &[f64]) -> Option<f64> {
     (size.is_finite() && lost < MEANINGFUL * size).then_some(2e-5 * size + 8.0 * lost)
 }
 
-fn judge(case: &Case, [one, two]: [&mut Executor; 2], tally: &mut Tally) -> Result<Vec<Wrong>, String> {
+fn judge(case: &Case, [one, two]: [&mut Executor; 2], tally: &mut Tally) -> Result<Vec<Wrong>, Wrong> {
     let start = Instant::now();
     let (truth, rounded) = (interpreted(case, Precision::F64)?, interpreted(case, Precision::F32)?);
     tally.seconds[2] += start.elapsed().as_secs_f64();
     let start = Instant::now();
     let mut wrong = vec![];
     for variant in 0..case.variants.len() {
-        let found = run(one, case, variant).map_err(|e| e.to_string())?;
+        let failed = |e: ExecError| Wrong { variant, kind: Kind::Runtime, what: e.to_string() };
+        let found = run(one, case, variant).map_err(failed)?;
         let again = match variant {
-            0 => Some(run(two, case, variant).map_err(|e| e.to_string())?),
+            0 => Some(run(two, case, variant).map_err(failed)?),
             _ => None,
         };
         for (name, t) in &truth {
             tally.outputs += 1;
             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             if again.as_ref().is_some_and(|again| bits(&again[name]) != bits(&found[name])) {
-                wrong.push(Wrong {
-                    variant,
-                    what: format!("{name}: one and two threads give different bits"),
-                });
+                let what = format!("{name}: one and two threads give different bits");
+                wrong.push(Wrong { variant, kind: Kind::Threads, what });
             }
             let Some(allowed) = allowed(&t.data, &rounded[name].data) else {
                 tally.vague += 1;
@@ -262,18 +285,10 @@ fn judge(case: &Case, [one, two]: [&mut Executor; 2], tally: &mut Tally) -> Resu
             let off = distance(found[name].iter().map(|&x| f64::from(x)), &t.data);
             if off.is_nan() || off > allowed {
                 let what = format!("{name}: off by {off:e}, and {allowed:e} may be rounding");
-                wrong.push(Wrong { variant, what });
+                wrong.push(Wrong { variant, kind: Kind::Value, what });
             }
         }
     }
     tally.seconds[3] += start.elapsed().as_secs_f64();
     Ok(wrong)
-}
-
-/// Operations that occur in no random graph: groups of processes, and nodes that passes form.
-pub fn not_generated(tally: &Tally) -> Vec<&'static str> {
-    let processes = ["all_reduce", "all_gather", "reduce_scatter"];
-    let formed = ["fused", "rel_attention", "rel_attention_grad", "head_loss", "head_loss_grad"];
-    let expected = MNEMONICS.iter().copied().filter(|m| !formed.contains(m) && !processes.contains(m));
-    expected.filter(|m| !tally.operations.contains_key(m)).collect()
 }
