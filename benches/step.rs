@@ -6,7 +6,7 @@
 //! one step goes; `--csv FILE`; `--threads N`. Another shape is seven numbers: layers, heads, d_head, d_model, vocabulary,
 //! sequence and batch, as in `4,4,24,96,256,128,16`.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileOptions, compile};
 use isoflop_compiler::mlir::Target;
 use isoflop_runtime::exec::Executor;
@@ -76,20 +76,8 @@ fn config(name: &str) -> Config {
 }
 
 fn executor((_, [n_layers, n_heads, d_head, d_model, vocab_size, seq_len, batch]): Config) -> Executor {
-    let model = ModelConfig {
-        n_layers,
-        n_heads,
-        d_head,
-        d_model,
-        d_ff: 4 * d_model,
-        vocab_size,
-        seq_len,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(n_layers, n_heads, d_head, d_model, vocab_size, seq_len);
+    let step = StepConfig::new(batch);
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench");
     let options = CompileOptions {
         target: Target::host(),

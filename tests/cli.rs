@@ -227,6 +227,47 @@ fn a_model_file_is_shown_at_every_stage() {
 }
 
 #[test]
+fn a_memory_budget_is_met_or_refused_with_what_is_alive() {
+    let nano = &example("nano.toml");
+    let explain = |more: &[&str]| {
+        let args = [&["compile", nano, "--size", "103k", "--explain", "memory"], more].concat();
+        stdout(isoflop(&args))
+    };
+    let json = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&explain(&[more, &["--output", "json"]].concat())).expect("JSON")
+    };
+    let whole = json(&[]);
+    let bytes = |v: &serde_json::Value| v.as_u64().expect("bytes");
+    let peak = bytes(&whole["peak"]["bytes"]);
+    let alive = whole["peak"]["alive"].as_array().expect("values");
+    let sum: u64 = alive.iter().map(|a| bytes(&a["bytes"])).sum();
+    assert_eq!(sum + bytes(&whole["peak"]["unused"]), peak);
+    assert!(alive.iter().any(|a| a["source"] == "mul layers.1.gelu" && a["kind"] == "activations"));
+    let curve = whole["curve"].as_array().expect("points");
+    assert_eq!((bytes(&curve[0]["bytes"]), &whole["recomputed"]), (peak, &serde_json::Value::Null));
+    // A point of the curve as the budget, written in another unit.
+    let budget = bytes(&curve[3]["bytes"]);
+    let tight = json(&["--memory-budget", &format!("{}kB", budget.div_ceil(1000))]);
+    assert!(
+        bytes(&tight["peak"]["bytes"]) <= budget + 1000
+            && tight["recomputed"]["rerun"][0]["group"].is_string()
+    );
+    assert_eq!(tight["curve"], whole["curve"]);
+    let text = explain(&["--memory-budget", "8MB"]);
+    for words in
+        ["activations kept", "within the budget by computing again: ", "by the costs of `cpu`", "nothing"]
+    {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+    let message = refusal(&["compile", nano, "--size", "103k", "--memory-budget", "1MB", "--emit", "plan"]);
+    for words in ["the memory budget is 1.00 MB, and the training step takes", "at least", "largest: "] {
+        assert!(message.contains(words), "{message}");
+    }
+    let message = refusal(&["compile", nano, "--memory-budget", "lots"]);
+    assert!(message.contains("`lots` is no amount of memory; write 2GB, 512MB or 1.5GiB"), "{message}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("isoflop"))
         .args(["completions", "bash"])

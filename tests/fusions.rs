@@ -4,7 +4,7 @@
 //! `BLESS=1 cargo test --release --test fusions` writes what was found; `git diff tests/golden` is what a reviewer reads.
 #![cfg(feature = "study")]
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::plan_program;
 use isoflop_compiler::lower::Lowered;
 use isoflop_compiler::lower::kernel::Kind;
@@ -53,20 +53,8 @@ fn models() -> Vec<Model> {
         ("bench-nano-c", [6, 8, 32, 256, 256, 256, 8]),
         ("bench-44m", [8, 16, 32, 512, 32_000, 512, 2]),
     ] {
-        let config = ModelConfig {
-            n_layers,
-            n_heads,
-            d_head,
-            d_model,
-            d_ff: 4 * d_model,
-            vocab_size,
-            seq_len,
-            tied_embeddings: true,
-            bias: false,
-            rms_eps: 1e-6,
-            init_std: 0.02,
-        };
-        let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+        let config = ModelConfig::gopher(n_layers, n_heads, d_head, d_model, vocab_size, seq_len);
+        let step = StepConfig::new(batch);
         found.push(Model { name: name.to_owned(), config, step });
     }
     found

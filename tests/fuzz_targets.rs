@@ -7,7 +7,7 @@
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::plan_program;
 use isoflop_kernels::artifact::{Artifact, Target};
 use isoflop_kernels::program::{Call, Program};
@@ -133,20 +133,8 @@ fn artifact_file(programs: &[Program]) -> Vec<u8> {
 
 #[test]
 fn artifact() {
-    let model = ModelConfig {
-        n_layers: 1,
-        n_heads: 2,
-        d_head: 4,
-        d_model: 8,
-        d_ff: 32,
-        vocab_size: 16,
-        seq_len: 8,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch: 2, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(1, 2, 4, 8, 16, 8);
+    let step = StepConfig::new(2);
     let plan = plan_program(&model, &step).expect("a plan");
     // Library calls only: without machine code there are no kernels to load.
     let programs = [plan.train.program, plan.eval.program].map(|mut p| {

@@ -59,22 +59,14 @@ fn check_on(target: Target, tied: bool, options: &OptimizeOptions, threads: usiz
     let (number, tensors) = read(tied);
     let n = |k: &str| number[k] as usize;
     let model = ModelConfig {
-        n_layers: n("layers"),
-        n_heads: n("heads"),
-        d_head: n("d_head"),
-        d_model: n("d_model"),
-        d_ff: 4 * n("d_model"),
-        vocab_size: n("vocab"),
-        seq_len: n("seq"),
         tied_embeddings: tied,
-        bias: false,
         rms_eps: number["rms_eps"],
-        init_std: 0.02,
+        ..ModelConfig::gopher(n("layers"), n("heads"), n("d_head"), n("d_model"), n("vocab"), n("seq"))
     };
     let betas = [number["beta1"], number["beta2"]];
     let optimizer =
         AdamW { betas, eps: number["adam_eps"], weight_decay: number["weight_decay"], clip: number["clip"] };
-    let step = StepConfig { batch: n("batch"), optimizer, output_gradients: true };
+    let step = StepConfig { optimizer, output_gradients: true, ..StepConfig::new(n("batch")) };
     let mut graph = training_graph(&model, &step).unwrap();
     optimize(&mut graph, options).unwrap();
     let lowered = lower(&graph).unwrap();
@@ -166,20 +158,12 @@ fn as_compiled_for_older_machines() {
 #[test]
 fn kernels_compile_for_arm() {
     let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 64,
-        vocab_size: 50,
-        seq_len: 12,
         tied_embeddings: false,
         bias: true,
         rms_eps: 1e-5,
-        init_std: 0.02,
+        ..ModelConfig::gopher(2, 2, 8, 16, 50, 12)
     };
-    let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let step = StepConfig { batch: 2, optimizer, output_gradients: false };
+    let step = StepConfig::new(2);
     for options in [OptimizeOptions::default(), without(&["match-attention", "match-head"], false)] {
         let mut graph = training_graph(&model, &step).unwrap();
         optimize(&mut graph, &options).unwrap();

@@ -1,7 +1,7 @@
 //! Criterion benchmarks of the way from a configuration to a planned program: building, each pass, fusion, lowering.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::plan_program;
 use isoflop_compiler::lower::lower;
 use isoflop_compiler::model::training_graph;
@@ -9,24 +9,11 @@ use isoflop_compiler::passes::{PIPELINE, by_name};
 
 /// Gopher's layer with `n_layers` of them (80 is the 280B model).
 fn model(n_layers: usize) -> ModelConfig {
-    ModelConfig {
-        n_layers,
-        n_heads: 128,
-        d_head: 128,
-        d_model: 16_384,
-        d_ff: 65_536,
-        vocab_size: 32_000,
-        seq_len: 2_048,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    }
+    ModelConfig::gopher(n_layers, 128, 128, 16_384, 32_000, 2_048)
 }
 
 fn stages(c: &mut Criterion) {
-    let (model, step) =
-        (model(8), StepConfig { batch: 1, optimizer: AdamW::default(), output_gradients: false });
+    let (model, step) = (model(8), StepConfig::new(1));
     let mut g = training_graph(&model, &step).expect("the model builds");
     c.bench_function("build 8 layers", |b| {
         b.iter(|| training_graph(&model, &step).expect("the model builds"))
@@ -42,7 +29,7 @@ fn stages(c: &mut Criterion) {
 }
 
 fn whole(c: &mut Criterion) {
-    let step = StepConfig { batch: 1, optimizer: AdamW::default(), output_gradients: false };
+    let step = StepConfig::new(1);
     let mut group = c.benchmark_group("plan");
     group.sample_size(10);
     for layers in [8, 80] {

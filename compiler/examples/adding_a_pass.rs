@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p isoflop-compiler --example adding_a_pass`; with `BLESS=1` it writes CHECK lines.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::filetest::{Harness, check};
 use isoflop_compiler::graph::{Binary, Graph, Op, Value};
 use isoflop_compiler::model::training_graph;
@@ -62,20 +62,8 @@ pub fn cases(bless: bool) -> Result<usize, Box<dyn Error>> {
 
 /// What each pass did to a model's training step.
 pub fn on_a_model() -> Result<pipeline::Trace, Box<dyn Error>> {
-    let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 64,
-        vocab_size: 64,
-        seq_len: 16,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch: 2, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(2, 2, 8, 16, 64, 16);
+    let step = StepConfig::new(2);
     let mut g = training_graph(&model, &step)?;
     let passes = Registry::with(&[TWICE]).parse_list(PIPELINE)?;
     let options = Options { verify: true, ..Options::default() };

@@ -1,7 +1,7 @@
 //! Times the text form, the verifier and every pass on the training graph of an 80-layer model:
 //! `cargo run --release -p isoflop-compiler --example pass_speed`.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::model::training_graph;
 use isoflop_compiler::passes::all;
 use isoflop_compiler::text::{parse, print};
@@ -22,20 +22,8 @@ fn median<T>(mut f: impl FnMut() -> (Instant, T)) -> (f64, T) {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let n_layers = std::env::args().nth(1).map_or(Ok(80), |a| a.parse())?;
-    let model = ModelConfig {
-        n_layers,
-        n_heads: 16,
-        d_head: 32,
-        d_model: 512,
-        d_ff: 2048,
-        vocab_size: 32000,
-        seq_len: 512,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch: 2, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(n_layers, 16, 32, 512, 32000, 512);
+    let step = StepConfig::new(2);
     let g = training_graph(&model, &step)?;
     println!("{n_layers} layers: {} nodes, {} edges", g.nodes.node_count(), g.nodes.edge_count());
     let (ms, text) = median(|| (Instant::now(), print(&g)));

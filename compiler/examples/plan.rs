@@ -1,6 +1,6 @@
 //! Times the way from a configuration to a planned program, and to machine code where MLIR is linked:
 //! `cargo run --release -p isoflop-compiler --example plan -- 280b`.
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::plan_program;
 use isoflop_kernels::program::Space;
 use std::time::Instant;
@@ -12,20 +12,8 @@ fn main() {
         "44m" => (8, 16, 32, 512, 32000, 512, 2),
         _ => (2, 2, 8, 16, 32, 16, 2),
     };
-    let model = ModelConfig {
-        n_layers,
-        n_heads,
-        d_head,
-        d_model,
-        d_ff: 4 * d_model,
-        vocab_size,
-        seq_len,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(n_layers, n_heads, d_head, d_model, vocab_size, seq_len);
+    let step = StepConfig::new(batch);
     let start = Instant::now();
     let plan = match plan_program(&model, &step) {
         Ok(plan) => plan,

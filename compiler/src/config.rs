@@ -44,6 +44,32 @@ fn default_init_std() -> f64 {
 }
 
 impl ModelConfig {
+    /// A model of Gopher's form: feed-forward layers four times as wide as `d_model`, tied embeddings, no biases, and
+    /// for what is not published the values that a model file may leave out. `ModelConfig { bias: true,
+    /// ..ModelConfig::gopher(2, 4, 16, 64, 256, 128) }` is another one.
+    pub fn gopher(
+        n_layers: usize,
+        n_heads: usize,
+        d_head: usize,
+        d_model: usize,
+        vocab_size: usize,
+        seq_len: usize,
+    ) -> Self {
+        ModelConfig {
+            n_layers,
+            n_heads,
+            d_head,
+            d_model,
+            d_ff: d_model.saturating_mul(4),
+            vocab_size,
+            seq_len,
+            tied_embeddings: true,
+            bias: false,
+            rms_eps: default_rms_eps(),
+            init_std: default_init_std(),
+        }
+    }
+
     /// Width of all heads together: `n_heads * d_head`.
     pub fn d_attn(&self) -> usize {
         self.n_heads * self.d_head
@@ -106,4 +132,15 @@ pub struct StepConfig {
     /// Also output every gradient before clipping, as `grad.<name>`.
     #[serde(default)]
     pub output_gradients: bool,
+    /// Most bytes the training program may take; where it would take more, values are computed again instead of kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<u64>,
+}
+
+impl StepConfig {
+    /// A step of `batch` sequences with the default optimizer, its loss and norm of the gradient as outputs, and no limit
+    /// to its memory.
+    pub fn new(batch: usize) -> Self {
+        StepConfig { batch, optimizer: AdamW::default(), output_gradients: false, memory_budget: None }
+    }
 }

@@ -224,19 +224,7 @@ mod tests {
 
     fn gopher(i: usize) -> ModelConfig {
         let (n_layers, n_heads, d_head, d_model, _) = GOPHER[i];
-        ModelConfig {
-            n_layers,
-            n_heads,
-            d_head,
-            d_model,
-            d_ff: 4 * d_model,
-            vocab_size: 32_000,
-            seq_len: 2_048,
-            tied_embeddings: true,
-            bias: false,
-            rms_eps: 1e-6,
-            init_std: 0.02,
-        }
+        ModelConfig::gopher(n_layers, n_heads, d_head, d_model, 32_000, 2_048)
     }
 
     #[track_caller]

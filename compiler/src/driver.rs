@@ -10,9 +10,12 @@ use crate::fuse::FusionLog;
 use crate::fuse::shuffle::Shuffle;
 use crate::graph::Graph;
 use crate::lower::{LowerError, Lowered, lower};
+use crate::memory::alive::{Peak, peak};
+use crate::memory::units;
 use crate::model;
 use crate::passes::pipeline::{self, PipelineError, Trace};
 use crate::passes::{Context, PIPELINE, Registry};
+use crate::recompute::budget;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -25,6 +28,11 @@ pub enum CompileError {
     Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Lower(#[from] LowerError),
+    #[error(
+        "the memory budget is {}, and {program} takes {} at least, whatever is computed again; alive then, {peak}",
+        units::bytes(*budget), units::bytes(peak.bytes)
+    )]
+    Budget { budget: u64, program: &'static str, peak: Box<Peak> },
     #[cfg(feature = "mlir")]
     #[error(transparent)]
     Mlir(#[from] crate::mlir::MlirError),
@@ -79,6 +87,8 @@ pub struct ProgramPlan {
     /// The training graph as lowered.
     pub fused: Graph,
     pub fusion: FusionLog,
+    /// What the training step computes again to stay within its memory budget.
+    pub recomputed: Option<budget::Point>,
     /// What the passes did to the training graph, and to the graph of the loss.
     pub traces: [Trace; 2],
 }
@@ -120,10 +130,39 @@ pub fn plan_program_with(
 ) -> Result<ProgramPlan, CompileError> {
     let (fused, fusion, trace) = optimized_step(model, step, options)?;
     let train = lower(&fused)?;
+    let (fused, train, recomputed) = within_budget(fused, train, step, &options.cost)?;
     let mut loss = model::loss_graph(model, step.batch);
     let (_, of_loss) = optimize(&mut loss, options)?;
     let eval = lower(&loss)?;
-    Ok(ProgramPlan { train, eval, fused, fusion, traces: [trace, of_loss] })
+    let plan = ProgramPlan { train, eval, fused, fusion, recomputed, traces: [trace, of_loss] };
+    if let Some(budget) = step.memory_budget.filter(|&budget| plan.memory_bytes() > budget) {
+        let peak = Box::new(Peak { bytes: plan.memory_bytes(), ..peak(&plan.eval) });
+        return Err(CompileError::Budget {
+            budget,
+            program: "the loss, beside the optimiser's state,",
+            peak,
+        });
+    }
+    Ok(plan)
+}
+
+/// The training step as it stands where it fits, else with values computed again.
+fn within_budget(
+    fused: Graph,
+    train: Lowered,
+    step: &StepConfig,
+    cost: &CostModel,
+) -> Result<(Graph, Lowered, Option<budget::Point>), CompileError> {
+    let Some(budget) = step.memory_budget.filter(|&budget| train.program.total_bytes() > budget) else {
+        return Ok((fused, train, None));
+    };
+    match budget::Search::new(&fused, &train, cost).fit(budget)? {
+        (Some(point), graph, program) => Ok((graph, program, Some(point))),
+        (None, _, least) => {
+            let program = "the training step";
+            Err(CompileError::Budget { budget, program, peak: Box::new(peak(&least)) })
+        }
+    }
 }
 
 #[cfg(feature = "mlir")]

@@ -1,26 +1,18 @@
 //! The same configuration gives the same program and the same kernels, byte for byte.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{ProgramPlan, plan_program};
 use isoflop_compiler::lower::mlir_function;
 use isoflop_compiler::text::print;
 
 fn plan(n_layers: usize, bias: bool) -> ProgramPlan {
     let model = ModelConfig {
-        n_layers,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 64,
-        vocab_size: 96,
-        seq_len: 12,
         tied_embeddings: !bias,
         bias,
         rms_eps: 1e-5,
-        init_std: 0.02,
+        ..ModelConfig::gopher(n_layers, 2, 8, 16, 96, 12)
     };
-    let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    plan_program(&model, &StepConfig { batch: 3, optimizer, output_gradients: false }).expect("a plan")
+    plan_program(&model, &StepConfig::new(3)).expect("a plan")
 }
 
 /// All that reaches an artifact, as text.

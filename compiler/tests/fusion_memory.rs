@@ -4,7 +4,7 @@
 mod common;
 
 use common::random_graph;
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{OptimizeOptions, optimize};
 use isoflop_compiler::fuse::decision::{Outcome, Reason};
 use isoflop_compiler::graph::Graph;
@@ -48,20 +48,8 @@ fn the_families_need_no_more_fused_than_unfused_and_nothing_is_refused_for_it() 
         (1, 24, 16, 128, 2048, 32000, 2048),
     ];
     for (batch, n_layers, n_heads, d_head, d_model, vocab_size, seq_len) in shapes {
-        let model = ModelConfig {
-            n_layers,
-            n_heads,
-            d_head,
-            d_model,
-            d_ff: 4 * d_model,
-            vocab_size,
-            seq_len,
-            tied_embeddings: true,
-            bias: false,
-            rms_eps: 1e-6,
-            init_std: 0.02,
-        };
-        let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+        let model = ModelConfig::gopher(n_layers, n_heads, d_head, d_model, vocab_size, seq_len);
+        let step = StepConfig::new(batch);
         let [fused, unfused] = [true, false].map(|fuse| {
             let mut g = model::training_graph(&model, &step).unwrap();
             let (log, _) = optimize(&mut g, &OptimizeOptions { fuse, ..Default::default() }).unwrap();

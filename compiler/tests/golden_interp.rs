@@ -42,20 +42,11 @@ fn golden(tied: bool) -> Golden {
     Golden {
         tensors,
         config: ModelConfig {
-            n_layers: n("layers"),
-            n_heads: n("heads"),
-            d_head: n("d_head"),
-            d_model: n("d_model"),
-            d_ff: 4 * n("d_model"),
-            vocab_size: n("vocab"),
-            seq_len: n("seq"),
             tied_embeddings: tied,
-            bias: false,
             rms_eps: number("rms_eps"),
-            init_std: 0.02,
+            ..ModelConfig::gopher(n("layers"), n("heads"), n("d_head"), n("d_model"), n("vocab"), n("seq"))
         },
         step: StepConfig {
-            batch: n("batch"),
             optimizer: AdamW {
                 betas: [number("beta1"), number("beta2")],
                 eps: number("adam_eps"),
@@ -63,6 +54,7 @@ fn golden(tied: bool) -> Golden {
                 clip: number("clip"),
             },
             output_gradients: true,
+            ..StepConfig::new(n("batch"))
         },
         lr: number("lr"),
         steps: n("steps"),

@@ -1,7 +1,7 @@
 //! The picture of a training step in a real browser: search, zoom, moving, details and the fused graph work at both
 //! widths, and the console is silent.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{OptimizeOptions, optimized_step};
 use isoflop_compiler::graph::Graph;
 use isoflop_compiler::passes::pipeline;
@@ -11,20 +11,8 @@ use std::process::Command;
 
 /// The training step of a small model before and after fusion.
 fn graphs() -> [Graph; 2] {
-    let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 64,
-        vocab_size: 64,
-        seq_len: 16,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch: 2, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(2, 2, 8, 16, 64, 16);
+    let step = StepConfig::new(2);
     [vec!["fuse".to_owned()], Vec::new()].map(|disable| {
         let pipeline = pipeline::Options { disable, ..Default::default() };
         let options = OptimizeOptions { pipeline, ..Default::default() };

@@ -1,6 +1,6 @@
 //! The pipeline on a model's training step: dumps, resuming, and what lowering says of passes left out.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileError, OptimizeOptions, optimize, optimized_step, plan_program_with};
 use isoflop_compiler::graph::Graph;
 use isoflop_compiler::lower::lower;
@@ -12,20 +12,9 @@ use isoflop_compiler::text::{parse, print};
 use std::sync::{Arc, Mutex};
 
 fn model() -> (ModelConfig, StepConfig) {
-    let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 48,
-        vocab_size: 40,
-        seq_len: 12,
-        tied_embeddings: true,
-        bias: true,
-        rms_eps: 1e-5,
-        init_std: 0.02,
-    };
-    (model, StepConfig { batch: 3, optimizer: AdamW::default(), output_gradients: false })
+    let model =
+        ModelConfig { d_ff: 48, bias: true, rms_eps: 1e-5, ..ModelConfig::gopher(2, 2, 8, 16, 40, 12) };
+    (model, StepConfig::new(3))
 }
 
 /// The graph at the end of the pipeline, and a dump after each pass.

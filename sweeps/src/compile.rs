@@ -25,15 +25,13 @@ pub struct Steps<'p> {
     pub of_run: Vec<usize>,
 }
 
-/// Groups runs by what the compiler sees of them: model, batch and optimiser.
+/// Groups runs by what the compiler sees of them: model and step.
 pub fn steps(runs: &[PlannedRun]) -> Steps<'_> {
     let mut distinct: Vec<&PlannedRun> = Vec::new();
     let of_run = runs
         .iter()
         .map(|run| {
-            let same = |other: &&PlannedRun| {
-                other.model == run.model && other.batch == run.batch && other.optimizer == run.optimizer
-            };
+            let same = |other: &&PlannedRun| other.model == run.model && other.step() == run.step();
             distinct.iter().position(same).unwrap_or_else(|| {
                 distinct.push(run);
                 distinct.len() - 1

@@ -1,23 +1,23 @@
 //! Numbers as people read them in tables.
 
-/// `1.5 MB`; decimal units.
-pub fn bytes(n: u64) -> String {
-    scaled(n as f64, &["B", "kB", "MB", "GB", "TB", "PB"])
+use isoflop_compiler::memory::units::scaled;
+
+pub use isoflop_compiler::memory::units::bytes;
+
+/// What `2GB`, `1.5 GiB` or `900 kB` says, above 0.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let parsed = text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).ok();
+    parsed
+        .filter(|&n| n > 0)
+        .ok_or_else(|| format!("`{text}` is no amount of memory; write 2GB, 512MB or 1.5GiB"))
 }
 
 /// `1.50M`, `300B`: counts of parameters and tokens.
 pub fn count(n: u64) -> String {
     scaled(n as f64, &["", "k", "M", "B", "T"]).replace(' ', "")
-}
-
-fn scaled(mut x: f64, units: &[&str]) -> String {
-    let mut unit = 0;
-    while x >= 999.5 && unit + 1 < units.len() {
-        x /= 1000.0;
-        unit += 1;
-    }
-    let decimals = if unit == 0 || x >= 99.95 { 0 } else { usize::from(x < 9.995) + 1 };
-    format!("{x:.decimals$} {}", units[unit])
 }
 
 /// `450 ms`, `12.3 s`, `4 min 05 s`, `3 h 20 min`, `41.2 days`, `5.1 years`.

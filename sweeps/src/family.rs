@@ -89,17 +89,11 @@ impl Base {
     /// A model of this base with the Gopher feed-forward of four times `d_model`.
     pub fn model(&self, n_layers: usize, n_heads: usize, d_head: usize, d_model: usize) -> ModelConfig {
         ModelConfig {
-            n_layers,
-            n_heads,
-            d_head,
-            d_model,
-            d_ff: d_model.saturating_mul(4),
-            vocab_size: self.vocab_size,
-            seq_len: self.seq_len,
             tied_embeddings: self.tied_embeddings,
             bias: self.bias,
             rms_eps: self.rms_eps,
             init_std: self.init_std,
+            ..ModelConfig::gopher(n_layers, n_heads, d_head, d_model, self.vocab_size, self.seq_len)
         }
     }
 }

@@ -48,6 +48,9 @@ pub struct PlannedRun {
     pub batch_tokens: u64,
     pub schedule: Schedule,
     pub optimizer: AdamW,
+    /// Most bytes that the program of a step may take; none is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<u64>,
     /// What one device holds to train this run in one piece: the compiled memory plan's figure.
     pub memory_bytes: Option<u64>,
     /// Predicted, on `Plan::device`.
@@ -62,7 +65,11 @@ pub struct PlannedRun {
 impl PlannedRun {
     /// What the compiler needs to know of this run's step. Runs with equal model and step share one artifact.
     pub fn step(&self) -> StepConfig {
-        StepConfig { batch: self.batch, optimizer: self.optimizer.clone(), output_gradients: false }
+        StepConfig {
+            optimizer: self.optimizer.clone(),
+            memory_budget: self.memory_budget,
+            ..StepConfig::new(self.batch)
+        }
     }
 
     /// Records a predicted time of the whole run and the utilisation it means.
@@ -236,6 +243,7 @@ fn planned(sweep: &Sweep, point: &Point, seed: u64) -> PlannedRun {
             final_fraction: sweep.train.final_fraction,
         },
         optimizer: sweep.train.optimizer.clone(),
+        memory_budget: sweep.train.memory_budget,
         memory_bytes: None,
         seconds: None,
         mfu: None,

@@ -1,7 +1,7 @@
 //! The memory plans of every model that ships: arenas close to what is alive at once.
 
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
-use isoflop_compiler::driver::plan_program;
+use isoflop_compiler::config::{ModelConfig, StepConfig};
+use isoflop_compiler::driver::{CompileError, plan_program};
 use isoflop_sweeps::{compile, file, plan};
 use std::path::Path;
 
@@ -27,20 +27,8 @@ const BENCHED: [[usize; 7]; 4] = [
 
 fn benched() -> Vec<(String, ModelConfig, StepConfig)> {
     let one = |[n_layers, n_heads, d_head, d_model, vocab_size, seq_len, batch]: [usize; 7]| {
-        let model = ModelConfig {
-            n_layers,
-            n_heads,
-            d_head,
-            d_model,
-            d_ff: 4 * d_model,
-            vocab_size,
-            seq_len,
-            tied_embeddings: true,
-            bias: false,
-            rms_eps: 1e-6,
-            init_std: 0.02,
-        };
-        let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+        let model = ModelConfig::gopher(n_layers, n_heads, d_head, d_model, vocab_size, seq_len);
+        let step = StepConfig::new(batch);
         (format!("{n_layers} layers of {d_model}, batch {batch}"), model, step)
     };
     BENCHED.map(one).to_vec()
@@ -62,6 +50,33 @@ fn arenas_are_within_two_percent_of_what_is_alive_at_once() {
         for program in [&plan.train.program, &plan.eval.program] {
             let (arena, least) = (program.arena_bytes, program.arena_lower_bound);
             assert!(least > 0 && arena <= least + least / 50, "{name}, {}: {arena} of {least}", program.name);
+        }
+    }
+}
+
+#[test]
+fn budgets_are_met_with_arenas_as_tight() {
+    let mut all = [steps("nano.toml"), benched()].concat();
+    // The smaller of the published sizes: the search is the same for the larger ones.
+    all.extend(steps("gopher.toml").into_iter().take(2));
+    for (name, model, step) in &all {
+        let whole = plan_program(model, step).expect("a plan").train.program;
+        let outside = whole.total_bytes() - whole.arena_bytes;
+        for share in [9, 7, 5] {
+            let budget = outside + whole.arena_bytes / 10 * share;
+            let tight = StepConfig { memory_budget: Some(budget), ..step.clone() };
+            let plan = match plan_program(model, &tight) {
+                Ok(plan) => plan,
+                // Gradients and attention's workspace cannot be computed again.
+                Err(CompileError::Budget { peak, .. }) => {
+                    assert!(peak.bytes > budget && share < 9, "{name}: {peak}");
+                    continue;
+                }
+                Err(e) => panic!("{name}: {e}"),
+            };
+            assert!(plan.memory_bytes() <= budget && plan.recomputed.is_some(), "{name}");
+            let (arena, least) = (plan.train.program.arena_bytes, plan.train.program.arena_lower_bound);
+            assert!(arena <= least + least / 50, "{name}, {budget}: {arena} of {least}");
         }
     }
 }

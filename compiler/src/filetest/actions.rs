@@ -4,18 +4,20 @@ use super::case::Case;
 use super::machine::{self, Job};
 use super::plan;
 use crate::autodiff::vjp;
+use crate::cost::CostModel;
 use crate::fuse::FusionLog;
 use crate::fuse::body::is_item;
 use crate::fuse::decision::Outcome;
 use crate::fuse::shuffle::Shuffle;
 use crate::graph::{Graph, Op, Role, Value};
 use crate::interp::{Precision, Tensor, interpret_in};
-use crate::lower::lower;
+use crate::lower::{LowerError, lower};
 use crate::passes::pipeline::{self, Options};
 use crate::passes::{Context, Pass, Registry};
+use crate::recompute::budget::Search;
 use crate::text::{number, parse, parse_unverified, print};
 use crate::verify::verify;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 pub enum Action {
@@ -29,6 +31,8 @@ pub enum Action {
     },
     /// The program that the graph lowers to after these passes.
     Plan(Vec<Pass>),
+    /// What runs again after the passes of every model so that the program takes no more bytes.
+    Budget(u64),
     /// Machine code after these passes, held to the interpreter.
     RunCpu(Vec<Pass>),
     /// The graph after these passes.
@@ -56,6 +60,10 @@ impl Action {
             ("interpret", "f32") => Action::Interpret(Precision::F32),
             ("kernels", list) => Action::Kernels { passes: passes(list, "fuse")?, decisions: false },
             ("explain", list) => Action::Kernels { passes: passes(list, "fuse")?, decisions: true },
+            ("budget", bytes) => {
+                let bad = |_| format!("`budget {bytes}`: the budget is a whole number of bytes");
+                Action::Budget(bytes.parse().map_err(bad)?)
+            }
             ("plan", list) => Action::Plan(passes(list, "default")?),
             ("run", list) if list == "cpu" || list.starts_with("cpu ") => {
                 Action::RunCpu(passes(&list["cpu".len()..], "default")?)
@@ -89,6 +97,14 @@ impl Action {
             Action::Plan(passes) => {
                 let (g, _) = after(case, read()?, passes)?;
                 plan::text(&lower(&g).map_err(|e| e.to_string())?)
+            }
+            Action::Budget(bytes) => {
+                let (g, _) = after(
+                    case,
+                    read()?,
+                    &Registry::default().parse_list("default").map_err(|e| e.to_string())?,
+                )?;
+                budget(&g, *bytes).map_err(|e| e.to_string())?
             }
             Action::RunCpu(passes) => {
                 let g = read()?;
@@ -168,11 +184,49 @@ fn kernels(g: &Graph, log: &FusionLog, decisions: bool) -> String {
     }
     for n in g.topological() {
         let Op::Fused { region } = g.op(n) else { continue };
-        let items = region.topological().into_iter().map(|m| region.op(m)).filter(|op| is_item(op));
-        let items: Vec<&str> = items.map(Op::mnemonic).collect();
-        let _ = writeln!(out, "kernel %{}: {}", g.node(n).id, items.join(" "));
+        let _ = writeln!(out, "kernel %{}: {}", g.node(n).id, items(region).join(" "));
     }
     out
+}
+
+/// The operations that a region computes, in its order.
+fn items(region: &Graph) -> Vec<&'static str> {
+    let ops = region.topological().into_iter().map(|m| region.op(m));
+    ops.filter(|op| is_item(op)).map(Op::mnemonic).collect()
+}
+
+fn budget(g: &Graph, budget: u64) -> Result<String, LowerError> {
+    let cost = CostModel::default();
+    let planned = lower(g)?;
+    let mut out = format!("{} bytes\n", planned.program.total_bytes());
+    let (point, fitted, lowered) = Search::new(g, &planned, &cost).fit(budget)?;
+    let bytes = lowered.program.total_bytes();
+    let Some(point) = point else {
+        let _ = writeln!(out, "at least {bytes} bytes, more than {budget}");
+        return Ok(out);
+    };
+    let _ = writeln!(out, "{bytes} bytes within {budget}");
+    for r in &point.rerun {
+        let _ = writeln!(out, "again {}: {} of {}, {} bytes", r.group, r.values, r.of, r.bytes);
+    }
+    // Copies are the nodes that the graph did not have.
+    let ids: BTreeSet<u32> = g.nodes.node_weights().map(|n| n.id).collect();
+    for n in fitted.topological().into_iter().filter(|&n| !ids.contains(&fitted.node(n).id)) {
+        let operand = |v: Value| match fitted.input_name(v.node) {
+            Some(name) => format!("%{name}"),
+            None if v.result == 0 => format!("%{}", fitted.node(v.node).id),
+            None => format!("%{}#{}", fitted.node(v.node).id, v.result),
+        };
+        let operands: Vec<String> = fitted.operands(n).into_iter().map(operand).collect();
+        let what = match fitted.op(n) {
+            Op::Fused { region } => items(region).join(" "),
+            op => op.mnemonic().to_owned(),
+        };
+        let node = fitted.node(n);
+        let scope = node.scope.as_deref().unwrap_or_default();
+        let _ = writeln!(out, "%{} = {what} ({}) @{scope}", node.id, operands.join(", "));
+    }
+    Ok(out)
 }
 
 /// The inputs of lines `// input x = 1, 2, 3`. One number fills any shape; numbers that end with `...` repeat.

@@ -15,7 +15,7 @@ mod storage;
 mod tests;
 mod waves;
 
-pub use program::{LowerError, Lowered, lower};
+pub use program::{LowerError, Lowered, least_arena, lower};
 
 use kernel::{KernelSpec, Kind};
 

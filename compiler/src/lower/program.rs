@@ -58,6 +58,12 @@ pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
     Ok(if by_id.program.arena_bytes < least.program.arena_bytes { by_id } else { least })
 }
 
+/// The least arena of `g` in the order that saves memory: what is alive at once, before anything has a place.
+pub fn least_arena(g: &Graph) -> Result<u64, LowerError> {
+    let regions = regions(g)?;
+    Ok(steps(g, &regions, &in_place_updates(g, &regions), Policy::LeastMemory)?.least_arena())
+}
+
 /// The program of `g` in one order.
 #[cfg(test)]
 pub(super) fn lower_by(g: &Graph, policy: Policy) -> Result<Lowered, LowerError> {

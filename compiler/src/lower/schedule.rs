@@ -231,7 +231,7 @@ fn readers_through_views(g: &Graph, n: NodeIndex) -> Vec<NodeIndex> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AdamW, ModelConfig, StepConfig};
+    use crate::config::{ModelConfig, StepConfig};
     use crate::driver::{OptimizeOptions, optimize};
     use crate::lower::program::lower_by;
     use crate::model;
@@ -281,20 +281,8 @@ mod tests {
         for (n_layers, d_model, vocab_size, batch) in
             [(1, 16, 256, 1), (2, 32, 256, 4), (4, 64, 256, 16), (3, 64, 4000, 1)]
         {
-            let model = ModelConfig {
-                n_layers,
-                n_heads: d_model / 16,
-                d_head: 16,
-                d_model,
-                d_ff: 4 * d_model,
-                vocab_size,
-                seq_len: 64,
-                tied_embeddings: true,
-                bias: false,
-                rms_eps: 1e-6,
-                init_std: 0.02,
-            };
-            let step = StepConfig { batch, optimizer: AdamW::default(), output_gradients: false };
+            let model = ModelConfig::gopher(n_layers, d_model / 16, 16, d_model, vocab_size, 64);
+            let step = StepConfig::new(batch);
             let train = model::training_graph(&model, &step).expect("a graph");
             for mut g in [train, model::loss_graph(&model, batch)] {
                 optimize(&mut g, &OptimizeOptions::default()).expect("passes");

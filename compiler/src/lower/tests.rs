@@ -360,22 +360,15 @@ proptest! {
 
 #[test]
 fn waves_of_a_training_step_are_independent_and_wide() {
-    use crate::config::{AdamW, ModelConfig, StepConfig};
+    use crate::config::{ModelConfig, StepConfig};
     let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
         d_ff: 32,
-        vocab_size: 40,
-        seq_len: 6,
         tied_embeddings: false,
         bias: true,
         rms_eps: 1e-5,
-        init_std: 0.02,
+        ..ModelConfig::gopher(2, 2, 8, 16, 40, 6)
     };
-    let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let step = StepConfig { batch: 2, optimizer, output_gradients: true };
+    let step = StepConfig { output_gradients: true, ..StepConfig::new(2) };
     let plan = crate::driver::plan_program(&model, &step).expect("a plan");
     for l in [&plan.train, &plan.eval] {
         assert_waves_are_independent(l);

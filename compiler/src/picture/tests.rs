@@ -1,7 +1,7 @@
 //! Both pictures of a small graph, and of a model.
 
 use super::*;
-use crate::config::{AdamW, ModelConfig, StepConfig};
+use crate::config::{ModelConfig, StepConfig};
 use crate::driver::{OptimizeOptions, optimize};
 use crate::graph::Graph;
 use crate::model::training_graph;
@@ -78,20 +78,8 @@ fn names_in_the_page_stay_names() {
 
 #[test]
 fn every_operation_of_a_model_is_drawn_in_its_kernel() {
-    let model = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_head: 8,
-        d_model: 16,
-        d_ff: 64,
-        vocab_size: 64,
-        seq_len: 16,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    };
-    let step = StepConfig { batch: 2, optimizer: AdamW::default(), output_gradients: false };
+    let model = ModelConfig::gopher(2, 2, 8, 16, 64, 16);
+    let step = StepConfig::new(2);
     let optimized = |disable: &[&str]| {
         let disable = disable.iter().map(|d| (*d).to_owned()).collect();
         let pipeline = pipeline::Options { disable, ..Default::default() };

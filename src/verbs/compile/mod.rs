@@ -2,13 +2,14 @@
 
 mod emit;
 mod explain;
+mod explain_memory;
 mod explain_value;
 
 use super::passes;
 use crate::cli::Format;
 use crate::output;
 use clap::{ValueEnum, ValueHint};
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{
     CompileError, CompileOptions, OptimizeOptions, ProgramPlan, compile, compile_plan, optimized_step,
     plan_program_with,
@@ -18,7 +19,7 @@ use isoflop_compiler::mlir::Emit;
 use isoflop_compiler::passes::pipeline;
 use isoflop_compiler::{model, picture, text};
 use isoflop_sweeps::device::Device;
-use isoflop_sweeps::{compile::options, file, plan};
+use isoflop_sweeps::{compile::options, display, file, plan};
 use miette::{IntoDiagnostic, miette};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion
   isoflop compile sweeps/examples/nano.toml --size 21k --explain fusion --device h100-sxm
   isoflop compile sweeps/examples/nano.toml --size 21k --explain layers.0.gelu
+  isoflop compile sweeps/examples/nano.toml --size 21k --explain memory --memory-budget 2MB
   isoflop compile model.toml --disable-pass recompute --emit plan --time-passes
   isoflop compile model.toml --stop-after fold > folded.graph
 
@@ -48,9 +50,10 @@ pub struct Args {
     /// Print a stage of the compilation instead of writing artifacts
     #[arg(long, value_enum)]
     emit: Option<Stage>,
-    /// Print why the compiler did what it did: `fusion` is each decision to merge two kernels or not; a node id such as
+    /// Print why the compiler did what it did: `fusion` is each decision to merge two kernels or not; `memory` is what
+    /// the memory of a step is for and what less of it would cost in time; a node id such as
     /// %42, an operation, or part of a scope says where its values are and why
-    #[arg(long, value_name = "fusion|OP", conflicts_with = "emit")]
+    #[arg(long, value_name = "fusion|memory|OP", conflicts_with = "emit")]
     explain: Option<Topic>,
     /// Choose what to fuse by the costs of this device: cpu, a100-40g, a100-80g, h100-sxm, h200, v100, or a TOML file
     /// [default: the built-in cpu]
@@ -59,6 +62,9 @@ pub struct Args {
     /// How decisions and times are printed
     #[arg(long, value_enum, default_value_t)]
     output: Format,
+    /// Most memory that the program of a step may take, as 2GB; values are computed again where it would take more
+    #[arg(long, value_name = "SIZE", value_parser = display::parse_bytes)]
+    memory_budget: Option<u64>,
     /// Folder for the artifacts
     #[arg(long, default_value = "artifacts", value_hint = ValueHint::DirPath)]
     out: PathBuf,
@@ -91,6 +97,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 enum Topic {
     Fusion,
+    Memory,
     /// Values by id, operation or scope.
     Values(String),
 }
@@ -99,6 +106,7 @@ impl From<&str> for Topic {
     fn from(word: &str) -> Topic {
         match word {
             "fusion" => Topic::Fusion,
+            "memory" => Topic::Memory,
             other => Topic::Values(other.to_owned()),
         }
     }
@@ -156,7 +164,7 @@ fn jobs(args: &Args) -> miette::Result<Vec<Job>> {
         if let Some(size) = &args.size {
             return Err(miette!("{} is one model and has no size `{size}`", path.display()));
         }
-        let step = StepConfig { batch: args.batch, optimizer: AdamW::default(), output_gradients: false };
+        let step = StepConfig { memory_budget: args.memory_budget, ..StepConfig::new(args.batch) };
         return Ok(vec![Job { name: path.display().to_string(), model, step }]);
     }
     let sweep = file::read(path)?;
@@ -167,7 +175,12 @@ fn jobs(args: &Args) -> miette::Result<Vec<Job>> {
         .distinct
         .iter()
         .filter(|run| wanted(&run.size))
-        .map(|run| Job { name: run.size.clone(), model: run.model.clone(), step: run.step() })
+        .map(|run| {
+            let step = run.step();
+            let memory_budget = args.memory_budget.or(step.memory_budget);
+            let step = StepConfig { memory_budget, ..step };
+            Job { name: run.size.clone(), model: run.model.clone(), step }
+        })
         .collect();
     if jobs.is_empty() {
         let mut names: Vec<String> = Vec::new();
@@ -238,10 +251,22 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
 }
 
 fn explained(args: &Args, job: &Job, plan: &ProgramPlan) -> miette::Result<String> {
-    let Some(Topic::Values(wanted)) = &args.explain else {
-        return explain::fusion(plan, &device(args)?.name, args.output);
-    };
-    explain_value::values(plan, &before_fusion(args, job)?, wanted, args.output)
+    let device = device(args)?.name;
+    match &args.explain {
+        Some(Topic::Values(wanted)) => {
+            explain_value::values(plan, &before_fusion(args, job)?, wanted, args.output)
+        }
+        Some(Topic::Memory) => {
+            let options = optimize(args)?;
+            let step = StepConfig { memory_budget: None, ..job.step.clone() };
+            let unlimited = match plan.recomputed {
+                Some(_) => &plan_program_with(&job.model, &step, &options).map_err(|e| in_size(job, e))?,
+                None => plan,
+            };
+            explain_memory::memory(plan, unlimited, &options.cost, &device, args.output)
+        }
+        Some(Topic::Fusion) | None => explain::fusion(plan, &device, args.output),
+    }
 }
 
 /// The training graph as `fuse` finds it.

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::{CalibrateError, Measurement, repeat, saturation, timed};
 use crate::compile::options;
-use isoflop_compiler::config::{AdamW, ModelConfig, StepConfig};
+use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{compile, compile_programs};
 use isoflop_compiler::lower::{Lowered, lower};
 use isoflop_compiler::passes::by_name;
@@ -47,7 +47,7 @@ impl Probes {
         let programs: Vec<&Lowered> = lowered.iter().collect();
         let artifact = compile_programs(&programs, &serde_json::Value::Null, &options)?.artifact;
         let executor = Executor::load(&artifact, 1)?;
-        let step = StepConfig { batch: 8, optimizer: AdamW::default(), output_gradients: false };
+        let step = StepConfig::new(8);
         let model = compile(&model(), &step, &options)?.artifact;
         Ok(Probes { artifact, executor, model, levels })
     }
@@ -234,19 +234,7 @@ fn tiny() -> String {
 
 /// Small enough to compile in a second, with attention of a usual shape.
 fn model() -> ModelConfig {
-    ModelConfig {
-        n_layers: 1,
-        n_heads: 4,
-        d_head: 32,
-        d_model: 128,
-        d_ff: 512,
-        vocab_size: 256,
-        seq_len: 128,
-        tied_embeddings: true,
-        bias: false,
-        rms_eps: 1e-6,
-        init_std: 0.02,
-    }
+    ModelConfig::gopher(1, 4, 32, 128, 256, 128)
 }
 
 #[cfg(test)]

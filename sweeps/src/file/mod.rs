@@ -73,6 +73,8 @@ pub struct TrainSpec {
     pub validation_sequences: usize,
     pub checkpoints: u64,
     pub keep_checkpoints: usize,
+    /// Bytes; none keeps whatever the backward pass reads.
+    pub memory_budget: Option<u64>,
     /// Nats per token; none means three times the loss of a uniform guess.
     pub diverged_above: Option<f64>,
     pub tensorboard: bool,

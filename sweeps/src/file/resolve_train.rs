@@ -4,6 +4,7 @@ use super::error::Source;
 use super::resolve::{Checked, at_least_one, between, positive};
 use super::schema::{self, BatchRule, LrRule, NumberOr};
 use super::{BatchSpec, LrSpec, TrainSpec, Warmup};
+use crate::display::parse_bytes;
 use crate::family::{Published, Size};
 use isoflop_compiler::config::AdamW;
 use isoflop_runtime::config::Decay;
@@ -56,7 +57,15 @@ pub(super) fn train(source: &Source<'_>, t: &schema::TrainTable, sizes: &[Size])
         let allowed = "at least 2, so that a damaged checkpoint has a predecessor";
         return Err(source.bad_value(k.span(), "train.keep_checkpoints", k.get_ref(), allowed));
     }
+    let memory_budget = match &t.memory_budget {
+        None => None,
+        Some(text) => Some(parse_bytes(text.get_ref()).map_err(|_| {
+            let allowed = "an amount of memory above 0, such as \"2GB\" or \"512MiB\"";
+            source.bad_value(text.span(), "train.memory_budget", format!("{:?}", text.get_ref()), allowed)
+        })?),
+    };
     Ok(TrainSpec {
+        memory_budget,
         batch: batch(source, &t.batch_tokens, sizes)?,
         lr: lr(source, &t.lr, sizes)?,
         lr_scale: match t.lr.get_ref() {

@@ -149,6 +149,10 @@ pub struct TrainTable {
     pub checkpoints: Option<Spanned<u64>>,
     #[serde(default)]
     pub keep_checkpoints: Option<Spanned<usize>>,
+    /// Most memory that the program of a step may take, as `2GB`; values are computed again instead of kept where it
+    /// would take more.
+    #[serde(default)]
+    pub memory_budget: Option<Spanned<String>>,
     /// Train loss in nats per token above which a run is given up.
     #[serde(default)]
     pub diverged_above: Option<Spanned<f64>>,
