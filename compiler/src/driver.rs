@@ -69,12 +69,17 @@ impl Default for OptimizeOptions {
 
 /// From what the model builder wrote to a graph that `lower` takes: the passes of [`PIPELINE`].
 pub fn optimize(g: &mut Graph, options: &OptimizeOptions) -> Result<(FusionLog, Trace), PipelineError> {
+    let (context, trace) = run_passes(g, options)?;
+    Ok((context.fusion.unwrap_or_default(), trace))
+}
+
+fn run_passes(g: &mut Graph, options: &OptimizeOptions) -> Result<(Context, Trace), PipelineError> {
     let registry = Registry::default();
     let name = |p: &&'static str| if *p == "fuse" && !options.fuse { "outline" } else { p };
     let passes = PIPELINE.iter().map(|p| registry.find(name(p))).collect::<Result<Vec<_>, _>>()?;
-    let mut context = Context { cost: options.cost.clone(), shuffle: options.shuffle, fusion: None };
+    let mut context = Context { cost: options.cost.clone(), shuffle: options.shuffle, ..Context::default() };
     let trace = pipeline::run(g, &passes, &options.pipeline, &mut context)?;
-    Ok((context.fusion.unwrap_or_default(), trace))
+    Ok((context, trace))
 }
 
 /// A model's training step and loss as programs, without machine code.
@@ -108,13 +113,31 @@ pub fn optimized_step(
     step: &StepConfig,
     options: &OptimizeOptions,
 ) -> Result<(Graph, FusionLog, Trace), CompileError> {
+    let mut g = training_graph(model, step)?;
+    let (fusion, trace) = optimize(&mut g, options)?;
+    Ok((g, fusion, trace))
+}
+
+fn training_graph(model: &ModelConfig, step: &StepConfig) -> Result<Graph, CompileError> {
     model.check().map_err(CompileError::Config)?;
     if step.batch == 0 {
         return Err(CompileError::Config("batch is 0; it must be at least 1".into()));
     }
-    let mut g = model::training_graph(model, step)?;
-    let (fusion, trace) = optimize(&mut g, options)?;
-    Ok((g, fusion, trace))
+    Ok(model::training_graph(model, step)?)
+}
+
+/// A graph after the passes, and its program.
+struct Planned {
+    graph: Graph,
+    fusion: FusionLog,
+    trace: Trace,
+    lowered: Lowered,
+}
+
+fn planned(mut graph: Graph, options: &OptimizeOptions) -> Result<Planned, CompileError> {
+    let (context, trace) = run_passes(&mut graph, options)?;
+    let lowered = context.lowered.map_or_else(|| lower(&graph), Ok)?;
+    Ok(Planned { fusion: context.fusion.unwrap_or_default(), graph, trace, lowered })
 }
 
 /// Plans the training step and the loss of this model.
@@ -128,13 +151,23 @@ pub fn plan_program_with(
     step: &StepConfig,
     options: &OptimizeOptions,
 ) -> Result<ProgramPlan, CompileError> {
-    let (fused, fusion, trace) = optimized_step(model, step, options)?;
-    let train = lower(&fused)?;
-    let (fused, train, recomputed) = within_budget(fused, train, step, &options.cost)?;
-    let mut loss = model::loss_graph(model, step.batch);
-    let (_, of_loss) = optimize(&mut loss, options)?;
-    let eval = lower(&loss)?;
-    let plan = ProgramPlan { train, eval, fused, fusion, recomputed, traces: [trace, of_loss] };
+    let train = training_graph(model, step)?;
+    let loss = || planned(model::loss_graph(model, step.batch), options);
+    let dumps = options.pipeline.print_after_all || !options.pipeline.print_after.is_empty();
+    let (train, eval) = if dumps {
+        (planned(train, options), loss())
+    } else {
+        std::thread::scope(|s| {
+            let eval = s.spawn(loss);
+            let train = planned(train, options);
+            (train, eval.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    };
+    let (train, eval) = (train?, eval?);
+    let traces = [train.trace, eval.trace];
+    let (fused, lowered, recomputed) = within_budget(train.graph, train.lowered, step, &options.cost)?;
+    let fusion = train.fusion;
+    let plan = ProgramPlan { train: lowered, eval: eval.lowered, fused, fusion, recomputed, traces };
     if let Some(budget) = step.memory_budget.filter(|&budget| plan.memory_bytes() > budget) {
         let peak = Box::new(Peak { bytes: plan.memory_bytes(), ..peak(&plan.eval) });
         return Err(CompileError::Budget {

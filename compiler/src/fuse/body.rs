@@ -6,10 +6,9 @@
 //! column), outer (one per row), inner (one per column, read only), or scalar.
 
 use super::decision::Reason;
-use crate::graph::{Axes, Graph, Op, Operands, ReduceKind, Shape, TensorType, Value};
+use crate::graph::{Axes, Graph, Op, ReduceKind, Shape, TensorType, Value};
 use isoflop_kernels::DType;
 use petgraph::stable_graph::NodeIndex;
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 /// Arguments a generated kernel may take.
@@ -138,55 +137,104 @@ fn broadcast_access(dims: &Axes, rank: usize) -> Option<Access> {
     }
 }
 
-impl Body {
-    /// The body of these nodes of `g`, in topological order, or why they cannot be one kernel.
-    pub fn of(g: &Graph, nodes: &[NodeIndex]) -> Result<Body, Reason> {
-        let mut place: FxHashMap<NodeIndex, usize> = FxHashMap::default();
-        let mut input_at: FxHashMap<Value, usize> = FxHashMap::default();
-        let mut body = Body {
+/// A kernel before its items are copied out of the graph: what decides whether it can be one.
+pub struct Draft<'g> {
+    full: Shape,
+    split: Option<usize>,
+    inputs: SmallVec<[Value; 8]>,
+    input_types: SmallVec<[&'g TensorType; 8]>,
+    items: Vec<DraftItem<'g>>,
+}
+
+struct DraftItem<'g> {
+    node: NodeIndex,
+    op: &'g Op,
+    sources: SmallVec<[Source; 3]>,
+    result: &'g TensorType,
+    operand: DType,
+    work: &'g Shape,
+    level: Level,
+}
+
+/// What one node reads and works on, whichever kernel it will be part of.
+pub struct Reading<'g> {
+    sources: SmallVec<[Resolved; 3]>,
+    operand: DType,
+    work: &'g Shape,
+}
+
+impl<'g> Reading<'g> {
+    pub fn of(g: &'g Graph, n: NodeIndex) -> Reading<'g> {
+        let operands = g.operands(n);
+        let result = &g.node(n).results[0];
+        let work = match g.op(n) {
+            Op::Reduce { .. } => &g.ty(operands[0]).shape,
+            _ => &result.shape,
+        };
+        let operand = operands.last().map_or(result.dtype, |&v| g.ty(v).dtype);
+        Reading { sources: operands.into_iter().map(|v| resolve(g, v)).collect(), operand, work }
+    }
+}
+
+impl<'g> Draft<'g> {
+    /// These nodes of `g`, in topological order, as one kernel, or why they cannot be.
+    pub fn of(g: &'g Graph, nodes: &[NodeIndex]) -> Result<Draft<'g>, Reason> {
+        let readings: Vec<Reading> = nodes.iter().map(|&n| Reading::of(g, n)).collect();
+        Draft::with(g, nodes, readings.iter())
+    }
+
+    /// As [`Draft::of`], with what is known of each node.
+    pub fn with<'a>(
+        g: &'g Graph,
+        nodes: &[NodeIndex],
+        readings: impl Iterator<Item = &'a Reading<'g>>,
+    ) -> Result<Draft<'g>, Reason>
+    where
+        'g: 'a,
+    {
+        let mut draft = Draft {
             full: Shape::new(),
             split: None,
-            inputs: Vec::new(),
-            input_types: Vec::new(),
+            inputs: SmallVec::new(),
+            input_types: SmallVec::new(),
             items: Vec::with_capacity(nodes.len()),
         };
-        for &n in nodes {
-            let operands = g.operands(n);
-            let mut sources = SmallVec::new();
-            for &v in &operands {
-                sources.push(match resolve(g, v) {
+        for (&n, &Reading { ref sources, operand, work }) in nodes.iter().zip(readings) {
+            let sources = sources
+                .iter()
+                .map(|s| match *s {
                     Resolved::Constant(c) => Source::Constant(c),
                     Resolved::Iota(axis) => Source::Iota(axis),
-                    Resolved::Value(from, access) => match place.get(&from.node) {
-                        Some(&index) => Source::Item { index, access },
-                        None => {
-                            let index = *input_at.entry(from).or_insert_with(|| {
-                                body.inputs.push(from);
-                                body.input_types.push(g.ty(from).clone());
-                                body.inputs.len() - 1
-                            });
-                            Source::Input { index, access }
+                    // Lists of a kernel are short: looking along them costs less than a table.
+                    Resolved::Value(from, access) => {
+                        match nodes[..draft.items.len()].iter().position(|&m| m == from.node) {
+                            Some(index) => Source::Item { index, access },
+                            None => Source::Input { index: draft.input(g, from), access },
                         }
-                    },
-                });
-            }
-            let result = g.node(n).results[0].clone();
-            let work = work_shape(g, n, &operands, &result);
-            place.insert(n, body.items.len());
-            let operand = operands.last().map_or(result.dtype, |&v| g.ty(v).dtype);
-            body.items.push(Item {
-                node: n,
-                op: g.op(n).clone(),
-                sources,
-                result,
-                operand,
-                work,
-                level: Level::Full,
-            });
+                    }
+                })
+                .collect();
+            let result = &g.node(n).results[0];
+            let op = g.op(n);
+            draft.items.push(DraftItem { node: n, op, sources, result, operand, work, level: Level::Full });
         }
-        body.find_domain()?;
-        body.find_levels()?;
-        Ok(body)
+        draft.find_domain()?;
+        draft.find_levels()?;
+        Ok(draft)
+    }
+
+    /// Values it reads.
+    pub fn n_inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Which input `v` is, as a new one where it is none yet.
+    fn input(&mut self, g: &'g Graph, v: Value) -> usize {
+        self.inputs.iter().position(|&i| i == v).unwrap_or_else(|| {
+            self.inputs.push(v);
+            self.input_types.push(g.ty(v));
+            self.inputs.len() - 1
+        })
     }
 
     fn find_domain(&mut self) -> Result<(), Reason> {
@@ -205,7 +253,7 @@ impl Body {
                 Ok(())
             }
         };
-        for item in self.items.iter().filter(|i| i.work == self.full) {
+        for item in self.items.iter().filter(|i| *i.work == self.full) {
             for s in &item.sources {
                 let (access, source_rank) = match *s {
                     Source::Item { index, access } => (access, self.items[index].result.rank()),
@@ -220,7 +268,7 @@ impl Body {
                     Access::Direct | Access::Splat => {}
                 }
             }
-            if let Op::Reduce { axes, .. } = &item.op
+            if let Op::Reduce { axes, .. } = item.op
                 && axes.len() < rank
             {
                 if is_trailing(axes, rank) {
@@ -239,7 +287,7 @@ impl Body {
     fn find_levels(&mut self) -> Result<(), Reason> {
         for k in 0..self.items.len() {
             let item = &self.items[k];
-            let level = if item.work == self.full {
+            let level = if *item.work == self.full {
                 Level::Full
             } else if self.split.is_some_and(|s| item.work[..] == self.full[..s]) && !item.work.is_empty() {
                 Level::Outer
@@ -252,7 +300,7 @@ impl Body {
                 return Err(Reason::DomainMismatch);
             };
             if level == Level::Outer
-                && let Op::Reduce { axes, .. } = &item.op
+                && let Op::Reduce { axes, .. } = item.op
                 && axes.len() < item.work.len()
             {
                 return Err(Reason::DomainMismatch);
@@ -275,9 +323,9 @@ impl Body {
     }
 
     /// May an item at `level` read this earlier item's result with this access?
-    fn edge(&self, producer: &Item, access: Access, level: Level) -> Result<(), Reason> {
+    fn edge(&self, producer: &DraftItem, access: Access, level: Level) -> Result<(), Reason> {
         let at = match producer.op {
-            Op::Reduce { .. } => match self.reduction(producer) {
+            Op::Reduce { .. } => match reduction(producer.op, producer.work.len()) {
                 Reduction::Row => Level::Outer,
                 Reduction::Column | Reduction::Total => return Err(Reason::NeedsWholeReduction),
             },
@@ -303,17 +351,32 @@ impl Body {
         };
         if fits { Ok(()) } else { Err(Reason::Strided) }
     }
+}
+
+impl Body {
+    /// The body of these nodes of `g`, in topological order, or why they cannot be one kernel.
+    pub fn of(g: &Graph, nodes: &[NodeIndex]) -> Result<Body, Reason> {
+        let Draft { full, split, inputs, input_types, items } = Draft::of(g, nodes)?;
+        let item = |i: DraftItem| Item {
+            node: i.node,
+            op: i.op.clone(),
+            sources: i.sources,
+            result: i.result.clone(),
+            operand: i.operand,
+            work: i.work.clone(),
+            level: i.level,
+        };
+        Ok(Body {
+            full,
+            split,
+            inputs: inputs.to_vec(),
+            input_types: input_types.into_iter().cloned().collect(),
+            items: items.into_iter().map(item).collect(),
+        })
+    }
 
     pub fn reduction(&self, item: &Item) -> Reduction {
-        let Op::Reduce { axes, .. } = &item.op else { return Reduction::Total };
-        let rank = item.work.len();
-        if axes.len() == rank {
-            Reduction::Total
-        } else if is_trailing(axes, rank) {
-            Reduction::Row
-        } else {
-            Reduction::Column
-        }
+        reduction(&item.op, item.work.len())
     }
 
     /// Rows of the iteration space: elements where there is no split.
@@ -368,19 +431,24 @@ impl Body {
     }
 }
 
+/// Where the result of this reduction of `rank` axes goes.
+fn reduction(op: &Op, rank: usize) -> Reduction {
+    let Op::Reduce { axes, .. } = op else { return Reduction::Total };
+    if axes.len() == rank {
+        Reduction::Total
+    } else if is_trailing(axes, rank) {
+        Reduction::Row
+    } else {
+        Reduction::Column
+    }
+}
+
 fn is_trailing(axes: &Axes, rank: usize) -> bool {
     !axes.is_empty() && axes.iter().enumerate().all(|(i, &a)| a == rank - axes.len() + i)
 }
 
 fn is_leading(axes: &Axes) -> bool {
     !axes.is_empty() && axes.iter().enumerate().all(|(i, &a)| a == i)
-}
-
-fn work_shape(g: &Graph, n: NodeIndex, operands: &Operands, result: &TensorType) -> Shape {
-    match g.op(n) {
-        Op::Reduce { .. } => g.ty(operands[0]).shape.clone(),
-        _ => result.shape.clone(),
-    }
 }
 
 /// The neutral element a reduction starts from.

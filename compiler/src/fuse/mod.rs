@@ -13,9 +13,10 @@ pub mod shuffle;
 
 use crate::cost::CostModel;
 use crate::graph::{Graph, Op, Value};
-use body::{Body, MAX_ARGS, Resolved, is_item, resolve};
+use crate::lower::{Lowered, lower};
+use body::{Draft, MAX_ARGS, Reading, Resolved, is_item, resolve};
 use decision::{Decision, Outcome, Reason};
-use order::Order;
+use order::{Marks, Order};
 use outline::outline;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -51,20 +52,42 @@ const MAX_SIBLINGS: usize = 8;
 
 /// Merges what is worth merging and puts a `fused` node in the place of every cluster. With `merge` off each node
 /// becomes a kernel of its own: the unfused program that tests compare with, and whose arena no fusion may exceed by more than a page.
-/// With a shuffle the pairs are those it chooses, in its order.
-pub fn fuse(g: &mut Graph, cost: &CostModel, merge: bool, shuffle: Option<Shuffle>) -> FusionLog {
+/// With a shuffle the pairs are those it chooses, in its order. What was merged comes with its program, which had to be made
+/// to know its arena, unless it has none.
+pub fn fuse(
+    g: &mut Graph,
+    cost: &CostModel,
+    merge: bool,
+    shuffle: Option<Shuffle>,
+) -> (FusionLog, Option<Lowered>) {
     if !merge {
-        return attempt(g, cost, &Limits { merges: 0, ..Limits::default() });
+        return (attempt(g, cost, &Limits { merges: 0, ..Limits::default() }), None);
     }
     let limits = Limits { shuffle, ..Limits::default() };
     let try_with = |limits: &Limits| {
         let mut fused = g.clone();
         let log = attempt(&mut fused, cost, limits);
-        (fused, log)
+        // As it will be after this pass.
+        fused.canonicalize();
+        Attempt { lowered: lower(&fused).ok(), fused, log }
     };
-    let (fused, log) = peak::within_unfused(g, limits, try_with);
+    let Attempt { fused, log, lowered } = peak::within_unfused(g, limits, try_with);
     *g = fused;
-    log
+    (log, lowered)
+}
+
+/// One way to merge.
+struct Attempt {
+    fused: Graph,
+    log: FusionLog,
+    /// None where the graph has no code.
+    lowered: Option<Lowered>,
+}
+
+impl Attempt {
+    fn arena(&self) -> Option<u64> {
+        self.lowered.as_ref().map(|l| l.program.arena_bytes)
+    }
 }
 
 /// What fusion is not to do.
@@ -113,14 +136,19 @@ struct Fusion<'a> {
     /// Topological position of each node, by node index.
     position: Vec<u32>,
     fusable: Vec<bool>,
+    /// Of the nodes that can be items of a kernel.
+    readings: Vec<Option<Reading<'a>>>,
     /// Values each node reads, free nodes looked through.
     reads: Vec<SmallVec<[Value; 4]>>,
     /// Nodes that read any result of each node.
     readers: Vec<SmallVec<[u32; 4]>>,
     is_output: Vec<bool>,
+    /// Cluster of each node.
     parent: Vec<u32>,
     clusters: Vec<Cluster>,
     order: Order,
+    /// Nodes that `decision` has seen.
+    marks: Marks,
     /// Number of the current search, and of the last search that saw each cluster.
     search: u32,
     seen_at: Vec<u32>,
@@ -135,6 +163,7 @@ impl<'a> Fusion<'a> {
         let topological = order::just_in_time(g);
         let mut position = vec![u32::MAX; bound];
         let mut fusable = vec![false; bound];
+        let mut readings: Vec<Option<Reading>> = (0..bound).map(|_| None).collect();
         let mut reads = vec![SmallVec::new(); bound];
         let mut readers: Vec<SmallVec<[u32; 4]>> = vec![SmallVec::new(); bound];
         let mut is_output = vec![false; bound];
@@ -146,7 +175,11 @@ impl<'a> Fusion<'a> {
         for (p, &n) in topological.iter().enumerate() {
             let i = n.index();
             position[i] = p as u32;
-            fusable[i] = is_item(g.op(n)) && Body::of(g, &[n]).is_ok();
+            if is_item(g.op(n)) {
+                let reading = Reading::of(g, n);
+                fusable[i] = Draft::with(g, &[n], std::iter::once(&reading)).is_ok();
+                readings[i] = Some(reading);
+            }
             let mut list: SmallVec<[Value; 4]> = SmallVec::new();
             for v in g.operands(n) {
                 let source = match resolve(g, v) {
@@ -172,22 +205,22 @@ impl<'a> Fusion<'a> {
             g,
             position,
             fusable,
+            readings,
             reads,
             readers,
             is_output,
             parent,
             clusters,
             order,
+            marks: Marks::new(bound),
             search: 0,
             seen_at,
         }
     }
 
-    fn root(&self, mut i: u32) -> u32 {
-        while self.parent[i as usize] != i {
-            i = self.parent[i as usize];
-        }
-        i
+    /// The cluster that this node is in.
+    fn root(&self, i: u32) -> u32 {
+        self.parent[i as usize]
     }
 
     fn run(&mut self, cost: &CostModel, limits: &Limits) -> Vec<Decision> {
@@ -197,7 +230,7 @@ impl<'a> Fusion<'a> {
         let mut fused: Vec<(Decision, u32)> = Vec::new();
         for i in 0..self.clusters.len() as u32 {
             if self.position[i as usize] != u32::MAX && self.fusable[i as usize] {
-                self.offer(i, cost, limits, &mut heap);
+                self.offer(i, true, cost, limits, &mut heap);
             }
         }
         while let Some((_, Reverse(pair), versions)) = heap.pop() {
@@ -226,7 +259,7 @@ impl<'a> Fusion<'a> {
                     if fused.len() == limits.merges {
                         break;
                     }
-                    self.offer(kept, cost, limits, &mut heap);
+                    self.offer(kept, false, cost, limits, &mut heap);
                 }
                 Err(reason) => {
                     decision.outcome = Outcome::Refused(reason);
@@ -254,8 +287,16 @@ impl<'a> Fusion<'a> {
         ids.min().unwrap_or(0)
     }
 
-    /// Puts every pair that `c` could form on the heap: with producers, consumers, and readers of the same values.
-    fn offer(&self, c: u32, cost: &CostModel, limits: &Limits, heap: &mut BinaryHeap<Entry>) {
+    /// Puts every pair that `c` could form on the heap: with producers, consumers, and readers of the same values. At the
+    /// beginning, when all offer, only those that the other does not.
+    fn offer(
+        &self,
+        c: u32,
+        beginning: bool,
+        cost: &CostModel,
+        limits: &Limits,
+        heap: &mut BinaryHeap<Entry>,
+    ) {
         let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
         let mut consider = |other: u32| {
             let other = self.root(other);
@@ -276,8 +317,11 @@ impl<'a> Fusion<'a> {
                 consider(v.node.index() as u32);
                 let readers = &self.readers[v.node.index()];
                 if readers.len() <= MAX_SIBLINGS && self.g.ty(*v).rank() > 0 {
-                    readers.iter().for_each(|&r| consider(r));
+                    readers.iter().filter(|&&r| !beginning || r > c).for_each(|&r| consider(r));
                 }
+            }
+            if beginning {
+                continue;
             }
             if self.g.node(NodeIndex::new(n as usize)).results[0].rank() > 0 || self.is_scalar(c) {
                 self.readers[n as usize].iter().for_each(|&r| consider(r));
@@ -302,11 +346,15 @@ impl<'a> Fusion<'a> {
         let (mut bytes, mut us) = (0u64, cost.launch_us);
         let mut siblings = true;
         let mut counted: SmallVec<[Value; 8]> = SmallVec::new();
-        let from_a: FxHashSet<Value> = self.clusters[a as usize]
-            .nodes
-            .iter()
-            .flat_map(|&n| self.reads[n as usize].iter().copied())
-            .collect();
+        let in_a = &self.clusters[a as usize].nodes;
+        let mark = self.marks.next();
+        for v in in_a.iter().flat_map(|&n| &self.reads[n as usize]) {
+            self.marks.set(v.node.index(), mark);
+        }
+        // Another result of the same node has its mark too.
+        let a_reads = |v: &Value| {
+            self.marks.has(v.node.index(), mark) && in_a.iter().any(|&n| self.reads[n as usize].contains(v))
+        };
         for &n in &self.clusters[b as usize].nodes {
             for &v in &self.reads[n as usize] {
                 if counted.contains(&v) {
@@ -322,7 +370,7 @@ impl<'a> Fusion<'a> {
                     let times = if escapes { 1 } else { 2 };
                     bytes += times * size;
                     us += times as f64 * cost.transfer_us(size);
-                } else if from_a.contains(&v) {
+                } else if a_reads(&v) {
                     counted.push(v);
                     bytes += size;
                     us += cost.transfer_us(size);
@@ -363,15 +411,17 @@ impl<'a> Fusion<'a> {
         nodes.extend(y);
         nodes.sort_unstable_by_key(|&n| self.position[n as usize]);
         let indices: Vec<NodeIndex> = nodes.iter().map(|&n| NodeIndex::new(n as usize)).collect();
-        let body = Body::of(self.g, &indices)?;
-        if self.outputs_of(&nodes) + body.inputs.len() > MAX_ARGS {
+        let readings = nodes.iter().filter_map(|&n| self.readings[n as usize].as_ref());
+        let draft = Draft::with(self.g, &indices, readings)?;
+        if self.outputs_of(&nodes) + draft.n_inputs() > MAX_ARGS {
             return Err(Reason::TooManyArguments);
         }
         let forward = self.reached(a, b, Direction::Forward).ok_or(Reason::Cycle)?;
         let backward = self.reached(b, a, Direction::Backward).ok_or(Reason::Cycle)?;
         self.order.merge(a, b, forward, backward);
-        self.parent[b as usize] = a;
-        self.clusters[b as usize].nodes = Vec::new();
+        for n in std::mem::take(&mut self.clusters[b as usize].nodes) {
+            self.parent[n as usize] = a;
+        }
         let kept = &mut self.clusters[a as usize];
         kept.nodes = nodes;
         kept.version += 1;

@@ -4,6 +4,7 @@
 use crate::graph::Graph;
 use petgraph::Direction;
 use petgraph::stable_graph::NodeIndex;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -29,6 +30,32 @@ pub fn just_in_time(g: &Graph) -> Vec<NodeIndex> {
         }
     }
     order
+}
+
+/// A set of small numbers that is emptied by asking for the next mark.
+pub struct Marks {
+    of: Vec<Cell<u32>>,
+    last: Cell<u32>,
+}
+
+impl Marks {
+    pub fn new(len: usize) -> Self {
+        Marks { of: vec![Cell::new(0); len], last: Cell::new(0) }
+    }
+
+    /// A mark that nothing has.
+    pub fn next(&self) -> u32 {
+        self.last.set(self.last.get() + 1);
+        self.last.get()
+    }
+
+    pub fn set(&self, i: usize, mark: u32) {
+        self.of[i].set(mark);
+    }
+
+    pub fn has(&self, i: usize, mark: u32) -> bool {
+        self.of[i].get() == mark
+    }
 }
 
 pub struct Order {

@@ -6,9 +6,8 @@
 
 use super::body::{is_free, is_item};
 use super::decision::Outcome;
-use super::{FusionLog, Limits};
+use super::{Attempt, Limits};
 use crate::graph::{Graph, Op, Shape, Value};
-use crate::lower::lower;
 use crate::lower::schedule::{Policy, Update, schedule};
 use isoflop_kernels::program::ALIGN;
 use petgraph::stable_graph::NodeIndex;
@@ -21,39 +20,32 @@ pub const PAGE: u64 = 4096;
 
 /// The result of `attempt` with `limits` and as few more as keep its arena within that of the unfused program. Graphs that have no
 /// code as they stand are fused with `limits` alone.
-pub fn within_unfused(
-    g: &Graph,
-    mut limits: Limits,
-    attempt: impl Fn(&Limits) -> (Graph, FusionLog),
-) -> (Graph, FusionLog) {
+pub fn within_unfused(g: &Graph, mut limits: Limits, attempt: impl Fn(&Limits) -> Attempt) -> Attempt {
     let mut result = attempt(&limits);
-    let Some(mut bytes) = arena(&result.0) else { return result };
+    let Some(mut bytes) = result.arena() else { return result };
     if bytes <= floor(g) {
         return result;
     }
     let unfused = attempt(&Limits { merges: 0, ..limits.clone() });
-    let Some(allowed) = arena(&unfused.0).map(|bytes| bytes + PAGE) else { return result };
+    let Some(allowed) = unfused.arena().map(|bytes| bytes + PAGE) else { return result };
     for _ in 0..MAX_REFUSALS {
         if bytes <= allowed {
             return result;
         }
         let is_fused = |o: Outcome| matches!(o, Outcome::Fused { .. });
-        let (mut fits, mut exceeds) = (0, result.1.decisions.iter().filter(|d| is_fused(d.outcome)).count());
+        let (mut fits, mut exceeds) =
+            (0, result.log.decisions.iter().filter(|d| is_fused(d.outcome)).count());
         while exceeds - fits > 1 {
             let merges = (fits + exceeds) / 2;
-            let (part, _) = attempt(&Limits { merges, ..limits.clone() });
-            if arena(&part).is_some_and(|bytes| bytes <= allowed) { fits = merges } else { exceeds = merges }
+            let part = attempt(&Limits { merges, ..limits.clone() });
+            if part.arena().is_some_and(|bytes| bytes <= allowed) { fits = merges } else { exceeds = merges }
         }
-        let Some(culprit) = exceeds.checked_sub(1).map(|i| &result.1.decisions[i]) else { break };
+        let Some(culprit) = exceeds.checked_sub(1).map(|i| &result.log.decisions[i]) else { break };
         limits.apart.insert((culprit.producer, culprit.consumer));
         result = attempt(&limits);
-        bytes = arena(&result.0).unwrap_or(u64::MAX);
+        bytes = result.arena().unwrap_or(u64::MAX);
     }
     unfused
-}
-
-fn arena(g: &Graph) -> Option<u64> {
-    lower(g).ok().map(|l| l.program.arena_bytes)
 }
 
 /// Bytes that the unfused program holds between two operations at least, in whichever order it runs: values that are

@@ -57,7 +57,7 @@ mod tests {
     fn seeds_give_different_kernels_and_each_the_same_again() {
         let of = |seed| {
             let mut g = parse(CHAIN, "chain").unwrap();
-            let log = fuse(&mut g, &CostModel::default(), true, Some(Shuffle { seed }));
+            let (log, _) = fuse(&mut g, &CostModel::default(), true, Some(Shuffle { seed }));
             let refused = |o: Outcome| o == Outcome::Refused(Reason::Shuffled);
             (print(&g), log.decisions.iter().any(|d| refused(d.outcome)))
         };

@@ -2,7 +2,7 @@
 
 use super::{Graph, Node, Op, Value};
 use petgraph::Direction;
-use petgraph::stable_graph::NodeIndex;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 use smallvec::SmallVec;
 
@@ -13,6 +13,9 @@ impl Graph {
     ///
     /// A graph with a cycle, or with inputs outside its signature, has no such text and stays as it is.
     pub fn canonicalize(&mut self) {
+        if self.canonical {
+            return;
+        }
         let order = self.topological();
         let is_input = |n: &NodeIndex| matches!(self.op(*n), Op::Input { .. });
         let whole = order.len() == self.nodes.node_count();
@@ -23,6 +26,7 @@ impl Graph {
             self.inputs.iter().copied().chain(order.iter().copied().filter(|n| !is_input(n))).collect();
         let mut moved = vec![NodeIndex::end(); self.index_bound()];
         let mut g = Graph::new(&self.name);
+        g.nodes = StableDiGraph::with_capacity(self.nodes.node_count(), self.nodes.edge_count());
         for n in listed {
             let mut operands: SmallVec<[(u16, Value); 4]> = self
                 .nodes
@@ -35,17 +39,18 @@ impl Graph {
             operands.sort_unstable_by_key(|o| o.0);
             let operands: SmallVec<[Value; 4]> = operands.into_iter().map(|o| o.1).collect();
             let empty = Node { id: 0, op: Op::Select, results: SmallVec::new(), scope: None };
-            let Node { id, mut op, results, scope } = std::mem::replace(&mut self.nodes[n], empty);
-            if let Op::Fused { region } = &mut op {
+            let mut node = std::mem::replace(&mut self.nodes[n], empty);
+            if let Op::Fused { region } = &mut node.op {
                 region.canonicalize();
             }
-            moved[n.index()] = g.add_with_id(id, op, &operands, &results, scope);
+            moved[n.index()] = g.insert(node, &operands);
         }
         for o in std::mem::take(&mut self.outputs) {
             let value = Value { node: moved[o.value.node.index()], result: o.value.result };
             g.output(&o.name, value);
         }
         *self = g;
+        self.canonical = true;
     }
 }
 
@@ -56,7 +61,7 @@ mod tests {
 
     /// Everything a pass can see.
     fn seen(g: &Graph) -> String {
-        format!("{g:?}")
+        format!("{:?}", Graph { canonical: false, ..g.clone() })
     }
 
     #[test]
@@ -83,6 +88,46 @@ mod tests {
         g.canonicalize();
         assert_eq!(print(&g), printed);
         assert_eq!(seen(&g), seen(&parse(&printed, "again").unwrap()));
+    }
+
+    #[test]
+    fn every_change_asks_for_it_again() {
+        let text = "graph @g(%x: f32[4]) -> (f32[4]) {
+            %1 = exp %x
+            %2 = neg %1
+            %3 = tanh %1
+            return a = %2
+        }";
+        let mut canonical = parse(text, "g").unwrap();
+        canonical.canonicalize();
+        assert!(canonical.canonical);
+        let at = |g: &Graph, id| g.nodes.node_indices().find(|&n| g.node(n).id == id).unwrap();
+        let changes: [fn(&mut Graph, [super::NodeIndex; 3]); 8] = [
+            |g, _| g.set_scope("s"),
+            |g, n| g.set_scope_of(n[0]),
+            |g, n| {
+                g.unary(crate::graph::Unary::Tanh, n[0].into());
+            },
+            |g, n| g.output("b", n[0].into()),
+            |g, n| g.replace(n[1].into(), n[0].into()),
+            |g, n| g.set_operand(n[1], 0, n[2].into()),
+            |g, n| g.remove(n[2]),
+            |g, _| {
+                g.remove_dead();
+            },
+        ];
+        for change in changes {
+            let mut g = canonical.clone();
+            let nodes = [1, 2, 3].map(|id| at(&g, id));
+            change(&mut g, nodes);
+            assert!(!g.canonical);
+            g.canonicalize();
+            assert_eq!(seen(&g), seen(&parse(&print(&g), "again").unwrap()));
+        }
+        canonical.remove_dead();
+        canonical.canonicalize();
+        canonical.remove_dead();
+        assert!(canonical.canonical, "nothing was dead");
     }
 
     #[test]

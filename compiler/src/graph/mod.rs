@@ -60,12 +60,15 @@ pub struct Output {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub name: String,
+    /// To be read; changes go through the methods.
     pub nodes: StableDiGraph<Node, Operand>,
     /// Input nodes, in the order of the signature.
     pub inputs: Vec<NodeIndex>,
     pub outputs: Vec<Output>,
     next_id: u32,
     scope: Option<Arc<str>>,
+    /// Nothing has changed since [`Graph::canonicalize`].
+    canonical: bool,
 }
 
 pub type Operands = SmallVec<[Value; 4]>;
@@ -77,11 +80,13 @@ impl Graph {
 
     /// Nodes added from here on carry this scope.
     pub fn set_scope(&mut self, scope: &str) {
+        self.canonical = false;
         self.scope = Some(Arc::from(scope));
     }
 
     /// Nodes added from here on carry the scope of `n`, or none if it has none.
     pub fn set_scope_of(&mut self, n: NodeIndex) {
+        self.canonical = false;
         self.scope = self.nodes[n].scope.clone();
     }
 
@@ -101,9 +106,15 @@ impl Graph {
         results: &[TensorType],
         scope: Option<Arc<str>>,
     ) -> NodeIndex {
-        self.next_id = self.next_id.max(id + 1);
-        let is_input = matches!(op, Op::Input { .. });
-        let node = self.nodes.add_node(Node { id, op, results: SmallVec::from(results), scope });
+        self.insert(Node { id, op, results: SmallVec::from(results), scope }, operands)
+    }
+
+    /// Adds a whole node. Its id must be new.
+    fn insert(&mut self, node: Node, operands: &[Value]) -> NodeIndex {
+        self.canonical = false;
+        self.next_id = self.next_id.max(node.id + 1);
+        let is_input = matches!(node.op, Op::Input { .. });
+        let node = self.nodes.add_node(node);
         for (position, v) in operands.iter().enumerate() {
             self.nodes.add_edge(v.node, node, Operand { position: position as u16, result: v.result });
         }
@@ -114,6 +125,7 @@ impl Graph {
     }
 
     pub fn output(&mut self, name: &str, value: Value) {
+        self.canonical = false;
         self.outputs.push(Output { name: name.to_string(), value });
     }
 
@@ -168,21 +180,24 @@ impl Graph {
         use std::cmp::Reverse;
         use std::collections::BinaryHeap;
         let mut waiting = vec![0u32; self.nodes.capacity().0.max(self.index_bound())];
+        // Id and index in one number, which compares faster than a pair.
+        let key = |n: NodeIndex| Reverse(u64::from(self.nodes[n].id) << 32 | n.index() as u64);
         let mut ready = BinaryHeap::new();
         for n in self.nodes.node_indices() {
             let degree = self.nodes.edges_directed(n, Direction::Incoming).count() as u32;
             waiting[n.index()] = degree;
             if degree == 0 {
-                ready.push(Reverse((self.nodes[n].id, n)));
+                ready.push(key(n));
             }
         }
         let mut order = Vec::with_capacity(self.nodes.node_count());
-        while let Some(Reverse((_, n))) = ready.pop() {
+        while let Some(Reverse(key_of_n)) = ready.pop() {
+            let n = NodeIndex::new(key_of_n as u32 as usize);
             order.push(n);
             for m in self.nodes.neighbors_directed(n, Direction::Outgoing) {
                 waiting[m.index()] -= 1;
                 if waiting[m.index()] == 0 {
-                    ready.push(Reverse((self.nodes[m].id, m)));
+                    ready.push(key(m));
                 }
             }
         }
@@ -211,6 +226,7 @@ impl Graph {
         if from == to {
             return;
         }
+        self.canonical = false;
         for (consumer, position) in self.uses(from) {
             self.set_operand(consumer, position, to);
         }
@@ -221,6 +237,7 @@ impl Graph {
 
     /// Operand `position` of `consumer` becomes `to`.
     pub fn set_operand(&mut self, consumer: NodeIndex, position: u16, to: Value) {
+        self.canonical = false;
         let old = self
             .nodes
             .edges_directed(consumer, Direction::Incoming)
@@ -235,6 +252,7 @@ impl Graph {
     /// Removes a node nobody uses.
     pub fn remove(&mut self, n: NodeIndex) {
         debug_assert!(self.nodes.neighbors_directed(n, Direction::Outgoing).next().is_none());
+        self.canonical = false;
         if matches!(self.op(n), Op::Input { .. }) {
             self.inputs.retain(|&i| i != n);
         }
@@ -259,7 +277,9 @@ impl Graph {
         let live = self.live();
         let before = self.nodes.node_count();
         self.nodes.retain_nodes(|_, n| live[n.index()]);
-        before - self.nodes.node_count()
+        let removed = before - self.nodes.node_count();
+        self.canonical &= removed == 0;
+        removed
     }
 
     pub fn input_name(&self, n: NodeIndex) -> Option<&str> {

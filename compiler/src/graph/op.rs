@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// A few axes, in the order the operation gives them meaning.
-pub type Axes = SmallVec<[usize; 4]>;
+pub type Axes = SmallVec<[usize; 2]>;
 
 /// Elementwise functions of one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

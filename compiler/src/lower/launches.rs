@@ -2,17 +2,17 @@
 //! one launch over many buffers, as the optimiser's updates do.
 
 use super::chains::Link;
-use super::kernel::KernelSpec;
 use super::step::Step;
 use super::waves::Waves;
 use isoflop_kernels::program::{Buffer, BufferId, Call, Chain, Launch};
 
-/// The launches of these steps, whose arguments stand beside them, and the chains among them.
+/// The launches of these steps, whose arguments stand beside them, and the chains among them. `symbols` are those of the
+/// kernels that `Generated` calls name.
 pub fn of(
     steps: Vec<(Step, Vec<BufferId>)>,
     links: &[Link],
     buffers: &[Buffer],
-    kernels: &[KernelSpec],
+    symbols: &[String],
 ) -> (Vec<Launch>, Vec<Chain>) {
     let mut waves = Waves::new(buffers);
     let mut links = links.iter().peekable();
@@ -39,7 +39,7 @@ pub fn of(
             launches.push(Launch { call, args, wave, label, flops, bytes });
         }
     }
-    group(launches, chains, kernels)
+    group(launches, chains, symbols)
 }
 
 /// Bytes of every distinct argument.
@@ -52,8 +52,7 @@ fn traffic(args: &[BufferId], buffers: &[Buffer]) -> u64 {
 
 /// Generated kernels of one symbol in one wave become one launch, where the first of them stood; members of chains
 /// stay what they are.
-fn group(launches: Vec<Launch>, mut chains: Vec<Chain>, kernels: &[KernelSpec]) -> (Vec<Launch>, Vec<Chain>) {
-    let symbols: Vec<String> = kernels.iter().map(KernelSpec::symbol).collect();
+fn group(launches: Vec<Launch>, mut chains: Vec<Chain>, symbols: &[String]) -> (Vec<Launch>, Vec<Chain>) {
     let mut chained = vec![false; launches.len()];
     chains.iter().for_each(|c| chained[c.members()].fill(true));
     let mut new_place = Vec::with_capacity(launches.len());

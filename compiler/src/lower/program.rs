@@ -94,6 +94,7 @@ fn steps<'a>(
         storages,
         in_place,
         kernels: Vec::new(),
+        symbols: Vec::new(),
         kernel_at: FxHashMap::default(),
         kernel_of: BTreeMap::new(),
         list: Vec::new(),
@@ -195,6 +196,8 @@ struct Steps<'a> {
     storages: Storages,
     in_place: FxHashMap<(NodeIndex, usize), usize>,
     kernels: Vec<KernelSpec>,
+    /// Of `kernels`.
+    symbols: Vec<String>,
     /// By symbol, rows and rows of a task: one machine code serves any number of rows, but a launch has its own.
     kernel_at: FxHashMap<(String, usize, usize), u32>,
     kernel_of: BTreeMap<u32, u32>,
@@ -203,11 +206,13 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     fn kernel(&mut self, spec: KernelSpec) -> Call {
-        let key = (spec.symbol(), spec.rows, spec.rows_per_task);
+        let symbol = spec.symbol();
+        let key = (symbol.clone(), spec.rows, spec.rows_per_task);
         let next = self.kernels.len() as u32;
         let kernel = *self.kernel_at.entry(key).or_insert(next);
         if kernel == next {
             self.kernels.push(spec);
+            self.symbols.push(symbol);
         }
         Call::Generated { kernel }
     }
@@ -481,7 +486,7 @@ impl Steps<'_> {
     }
 
     fn finish(self) -> Lowered {
-        let Steps { g, mut storages, kernels, kernel_of, list, .. } = self;
+        let Steps { g, mut storages, kernels, symbols, kernel_of, list, .. } = self;
         let (order, links) = chains::form(&list, &storages);
         let mut taken: Vec<Option<Step>> = list.into_iter().map(Some).collect();
         let list: Vec<Step> = order.iter().filter_map(|&n| taken[n].take()).collect();
@@ -502,11 +507,12 @@ impl Steps<'_> {
             let args = step.args.iter().map(|&s| buffer_of[storages.root(s)]).collect();
             (step, args)
         });
-        let (launches, chains) = launches::of(steps.collect(), &links, &buffers, &kernels);
+        let (launches, chains) = launches::of(steps.collect(), &links, &buffers, &symbols);
         let declared = kernels
             .iter()
-            .map(|k| GeneratedKernel {
-                symbol: k.symbol(),
+            .zip(symbols)
+            .map(|(k, symbol)| GeneratedKernel {
+                symbol,
                 n_args: n_args(k),
                 rows: k.rows as u64,
                 rows_per_task: k.rows_per_task as u64,

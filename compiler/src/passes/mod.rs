@@ -12,7 +12,7 @@ use crate::cost::CostModel;
 use crate::fuse::FusionLog;
 use crate::fuse::shuffle::Shuffle;
 use crate::graph::Graph;
-use crate::lower::product;
+use crate::lower::{Lowered, product};
 use crate::{fuse, matcher, recompute};
 
 /// One rewriting of a graph that keeps what it computes.
@@ -36,6 +36,8 @@ pub struct Context {
     pub shuffle: Option<Shuffle>,
     /// What `fuse` or `outline` decided.
     pub fusion: Option<FusionLog>,
+    /// The program of the graph, if the last pass had to make it.
+    pub lowered: Option<Lowered>,
 }
 
 impl Pass {
@@ -110,13 +112,16 @@ static ALL: &[Pass] = &[
         name: "fuse",
         description: "operations become generated kernels, merged where that saves time",
         changes_rounding: false,
-        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, true, context.shuffle)),
+        run: |g, context| {
+            let (log, lowered) = fuse::fuse(g, &context.cost, true, context.shuffle);
+            (context.fusion, context.lowered) = (Some(log), lowered);
+        },
     },
     Pass {
         name: "outline",
         description: "every operation becomes a generated kernel of its own: `fuse` without merging",
         changes_rounding: false,
-        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, false, None)),
+        run: |g, context| context.fusion = Some(fuse::fuse(g, &context.cost, false, None).0),
     },
 ];
 

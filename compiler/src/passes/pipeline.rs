@@ -157,13 +157,16 @@ pub fn run(
     graph.canonicalize();
     check(graph, options, || "before the first pass".into())?;
     let mut trace = Trace { graph: graph.name.clone(), steps: vec![] };
+    let mut before = graph.op_counts();
     for (pass, dump) in chosen {
-        let before = graph.op_counts();
         let start = options.clock.map(|now| now());
+        context.lowered = None;
         (pass.run)(graph, context);
         let time = options.clock.zip(start).map(|(now, start)| now().saturating_sub(start));
         graph.canonicalize();
-        let step = Step { pass: pass.name, before, after: graph.op_counts(), time };
+        let after = graph.op_counts();
+        let step = Step { pass: pass.name, before, after: after.clone(), time };
+        before = after;
         if dump {
             (options.dumps.0)(&format!("// {step}\n{}", print(graph)));
         }
