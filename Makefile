@@ -32,7 +32,7 @@ lint: setup ## Check formatting and Clippy's advice
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --release --locked -- -D warnings
 
-bench: setup ## Time the training step beside PyTorch, which is installed into .venv; ARGS="nano-a" chooses models
+bench: setup ## Time the training step beside PyTorch and JAX, installed into .venv; ARGS="nano-a" chooses models
 	benches/run.sh $(ARGS)
 
 clean: ## Remove what was built; corpora and studies stay

@@ -1,10 +1,10 @@
-//! The training step beside PyTorch's, on this machine, in alternated windows: `make bench`.
+//! The training step beside PyTorch's and JAX's, on this machine, in alternated windows: `make bench`.
 //!
 //! Each competitor is a process of its own (so that peak memory is its own) that runs N steps when asked. The driver asks
 //! in turn, for windows of about half a second, and compares medians. Arguments: configuration names; `--peer PYTHON`
-//! for a Python that has torch (without it only our figures are printed); `--windows N`; `--profile` for where the time of
-//! one step goes; `--csv FILE`; `--threads N`. Another shape is seven numbers: layers, heads, d_head, d_model, vocabulary,
-//! sequence and batch, as in `4,4,24,96,256,128,16`.
+//! for a Python that has torch and jax (without it only our figures are printed); `--windows N`; `--profile` for where the
+//! time of one step goes; `--csv FILE`; `--threads N`. Another shape is seven numbers: layers, heads, d_head, d_model,
+//! vocabulary, sequence and batch, as in `4,4,24,96,256,128,16`.
 
 use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileOptions, compile};
@@ -101,7 +101,7 @@ fn executor((_, [n_layers, n_heads, d_head, d_model, vocab_size, seq_len, batch]
     exec
 }
 
-/// The same protocol as benches/peers/gopher_torch.py.
+/// The same protocol as the scripts in benches/peers.
 fn serve(c: Config) {
     let mut exec = executor(c);
     let mut step = || exec.run("train").expect("a step runs");
@@ -188,19 +188,27 @@ fn compare(c: Config, peer: Option<&str>, windows: usize) -> String {
         "isoflop",
         Command::new(itself).args(["--serve", name, "--threads", &threads().to_string()]),
     ));
-    for mode in peer.map(|_| ["eager", "compile"]).into_iter().flatten() {
+    let torch = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/gopher_torch.py");
+    let jax = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/gopher_jax.py");
+    let peers: [(&str, &str, &[&str]); 3] = [
+        ("torch eager", torch, &["--mode", "eager"]),
+        ("torch compile", torch, &["--mode", "compile"]),
+        ("jax jit", jax, &[]),
+    ];
+    for (peer_name, script, options) in peer.map(|_| peers).into_iter().flatten() {
         let mut command = Command::new(peer.unwrap_or_default());
         command
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/gopher_torch.py"))
+            .arg(script)
             .arg("--shape")
             .args(shape.map(|n| n.to_string()))
-            .args(["--mode", mode, "--threads", &threads().to_string()])
+            .args(["--threads", &threads().to_string()])
+            .args(options)
             // Stops glibc from giving pages back at every step: worth up to 1.3x to PyTorch.
             .env("MALLOC_MMAP_THRESHOLD_", "4294967296")
             .env("MALLOC_TRIM_THRESHOLD_", "17179869184");
-        match Competitor::start(&format!("torch {mode}"), &mut command) {
+        match Competitor::start(peer_name, &mut command) {
             Some(found) => all.push(found),
-            None => eprintln!("{name}: torch {mode} did not start"),
+            None => eprintln!("{name}: {peer_name} did not start"),
         }
     }
     for _ in 0..windows {

@@ -94,6 +94,18 @@ fn total(trace: &Trace) -> f64 {
     trace.steps.iter().map(|s| micros(s.time)).sum()
 }
 
+/// A list of changes in lines of at most 60 characters, so that the table fits a terminal.
+fn in_lines(changes: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for change in changes.split(", ") {
+        match lines.last_mut().filter(|line| line.len() + change.len() < 60) {
+            Some(line) => *line = format!("{line}, {change}"),
+            None => lines.push(change.to_owned()),
+        }
+    }
+    lines.join(",\n")
+}
+
 fn as_table(trace: &Trace) -> String {
     let total = total(trace);
     let mut table = output::table(&["pass", "changed", "time", "share", "nodes before", "after"], 2);
@@ -101,7 +113,7 @@ fn as_table(trace: &Trace) -> String {
         let (time, (before, after)) = (micros(step.time), step.nodes());
         table.add_row([
             step.pass.to_owned(),
-            step.changes_text(),
+            in_lines(&step.changes_text()),
             format!("{time:.0} us"),
             format!("{:.1} %", 100.0 * time / total.max(1e-9)),
             before.to_string(),

@@ -368,6 +368,7 @@ fn index_limits(programs: &[Program]) -> HashMap<String, usize> {
             let (position, limit) = match launch.call {
                 Call::Gather { vocab, .. } => (1, vocab),
                 Call::ScatterAdd { vocab, .. } => (0, vocab),
+                Call::Head(head) => (2, head.vocab),
                 _ => continue,
             };
             let name = &program.buffers[launch.args[position] as usize].name;
