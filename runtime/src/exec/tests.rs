@@ -4,6 +4,7 @@ use super::*;
 use isoflop_kernels::artifact::Target;
 use isoflop_kernels::cpu::attention::{RelAttention, reference};
 use isoflop_kernels::cpu::gemm::Gemm;
+use isoflop_kernels::cpu::head::Head;
 use isoflop_kernels::program::{ALIGN, Buffer, Chain, GeneratedKernel, Launch};
 use std::path::Path;
 use std::process::Command;
@@ -369,6 +370,20 @@ fn inputs_are_checked() {
     let error = executor.read_f32("los").unwrap_err().to_string();
     assert_eq!(error, "no output `los`; the artifact has loss, grad.table, z_copy");
     assert_eq!(executor.run("test").unwrap_err().to_string(), "no program `test`; the artifact has train");
+}
+
+#[test]
+fn targets_are_held_to_the_vocabulary_of_the_head() {
+    let mut p = Builder::new("eval");
+    let h = p.f32("h", &[ROWS, WIDTH], Space::Arena);
+    let table = p.f32("param.table", &[VOCAB, WIDTH], Space::State);
+    let targets = p.buffer("targets", DType::I32, &[ROWS], Space::Input, None);
+    let loss = p.f32("loss", &[], Space::Output);
+    let head = Head { rows: ROWS, width: WIDTH, vocab: VOCAB, chunk: ROWS, gradients: false };
+    let workspace = p.f32("w0", &[head.workspace()], Space::Arena);
+    p.launch(0, Call::Head(head), &[h, table, targets, loss, workspace]);
+    let limits = index_limits(&[p.0]);
+    assert_eq!(limits.into_iter().collect::<Vec<_>>(), [("targets".to_string(), VOCAB)]);
 }
 
 /// Every number of arguments up to the limit arrives in order.
