@@ -1,4 +1,4 @@
-//! The memory plan is what happens: recomputed values have the bits of kept ones, and a worker takes what was planned.
+//! Programs within a memory budget: recomputed values have the bits of kept ones, and a budget is met or refused.
 
 use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{CompileError, CompileOptions, compile_plan, plan_program};

@@ -1,7 +1,7 @@
 //! Fusion: a priority queue over pairs of kernels, the pair that saves most time first. Every decision is kept.
 //!
 //! A cluster is a set of nodes that one generated kernel will compute. Two clusters may merge when one kernel can
-//! compute both ([`body::Body::of`] says so) and the merge closes no cycle. Constants, indices and broadcasts belong to
+//! compute both ([`body::Draft::with`] says so) and the merge closes no cycle. Constants, indices and broadcasts belong to
 //! no cluster: each kernel that reads them makes them in registers.
 
 pub mod body;

@@ -62,7 +62,7 @@ fn floor(g: &Graph) -> u64 {
         }
     }
     let next_states = g.outputs.iter().filter_map(|o| {
-        let writer = behind_views(&g, o.value).node;
+        let writer = g.behind_views(o.value).node;
         g.input(&o.name).filter(|i| i.node != writer).map(|i| Update { input: i.node, writer })
     });
     let updates: Vec<Update> = next_states.collect();
@@ -70,21 +70,13 @@ fn floor(g: &Graph) -> u64 {
     of(Policy::Id).min(of(Policy::LeastMemory))
 }
 
-/// What a chain of reshapes shows.
-fn behind_views(g: &Graph, mut v: Value) -> Value {
-    while matches!(g.op(v.node), Op::Reshape) {
-        v = g.operands(v.node)[0];
-    }
-    v
-}
-
 /// The most bytes between two nodes of this order, inputs and outputs left out.
 fn most_alive(g: &Graph, order: &[NodeIndex]) -> u64 {
-    let outputs: FxHashSet<Value> = g.outputs.iter().map(|o| behind_views(g, o.value)).collect();
+    let outputs: FxHashSet<Value> = g.outputs.iter().map(|o| g.behind_views(o.value)).collect();
     let mut last: FxHashMap<Value, usize> = FxHashMap::default();
     for (place, &n) in order.iter().enumerate() {
         if !matches!(g.op(n), Op::Reshape) {
-            last.extend(g.operands(n).into_iter().map(|v| (behind_views(g, v), place)));
+            last.extend(g.operands(n).into_iter().map(|v| (g.behind_views(v), place)));
         }
     }
     let mut change = vec![0i128; order.len() + 1];

@@ -154,6 +154,14 @@ impl Graph {
         out
     }
 
+    /// What a chain of reshapes shows.
+    pub fn behind_views(&self, mut v: Value) -> Value {
+        while matches!(self.op(v.node), Op::Reshape) {
+            v = self.operands(v.node)[0];
+        }
+        v
+    }
+
     /// (consumer, position) of every use of `v` by a node, in ascending order of consumer index. Graph outputs are not counted.
     pub fn uses(&self, v: Value) -> SmallVec<[(NodeIndex, u16); 4]> {
         let mut out: SmallVec<[(NodeIndex, u16); 4]> = self

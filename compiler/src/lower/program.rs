@@ -152,25 +152,17 @@ struct InPlaceUpdate {
     input_of_body: usize,
 }
 
-/// What a chain of reshapes shows.
-fn behind_views(g: &Graph, mut v: Value) -> Value {
-    while matches!(g.op(v.node), Op::Reshape) {
-        v = g.operands(v.node)[0];
-    }
-    v
-}
-
 /// Graph outputs that are the next value of a state input and may be written over it. A state whose old value is
 /// itself an output, or that the writer also reads in another shape, is not: it is copied at the end.
 fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<InPlaceUpdate> {
     let mut out: Vec<InPlaceUpdate> = Vec::new();
-    let shown: FxHashSet<Value> = g.outputs.iter().map(|o| behind_views(g, o.value)).collect();
+    let shown: FxHashSet<Value> = g.outputs.iter().map(|o| g.behind_views(o.value)).collect();
     for o in &g.outputs {
         let Some(old) = g.input(&o.name) else { continue };
         let Some(region) = regions.get(&o.value.node) else { continue };
         let operands = g.operands(o.value.node);
         let k = o.value.result as usize;
-        let views = operands.iter().filter(|&&v| behind_views(g, v) == old).count();
+        let views = operands.iter().filter(|&&v| g.behind_views(v) == old).count();
         if views > 1 || shown.contains(&old) {
             continue;
         }
