@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = ModelConfig::gopher(n_layers, 16, 32, 512, 32000, 512);
     let step = StepConfig::new(2);
     let g = training_graph(&model, &step)?;
-    println!("{n_layers} layers: {} nodes, {} edges", g.nodes.node_count(), g.nodes.edge_count());
+    println!("{n_layers} layers: {} nodes, {} edges", g.nodes().node_count(), g.nodes().edge_count());
     let (ms, text) = median(|| (Instant::now(), print(&g)));
     println!("print     {ms:8.1} ms, {:.1} MB", text.len() as f64 / 1e6);
     let (ms, read) = median(|| (Instant::now(), parse(&text, "printed")));
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             pass.apply(&mut g);
             (start, g)
         });
-        println!("{:<10}{ms:8.1} ms, {} nodes left", pass.name, after.nodes.node_count());
+        println!("{:<10}{ms:8.1} ms, {} nodes left", pass.name, after.nodes().node_count());
     }
     Ok(())
 }

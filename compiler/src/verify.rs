@@ -64,7 +64,7 @@ impl Verifier<'_> {
 
     fn graph(&mut self) {
         let g = self.g;
-        let mut order: Vec<NodeIndex> = g.nodes.node_indices().collect();
+        let mut order: Vec<NodeIndex> = g.nodes().node_indices().collect();
         order.sort_by_key(|&n| g.node(n).id);
         for w in order.windows(2).filter(|w| g.node(w[0]).id == g.node(w[1]).id) {
             let (a, b) = (g.op(w[0]).mnemonic(), g.op(w[1]).mnemonic());
@@ -81,7 +81,7 @@ impl Verifier<'_> {
     fn node(&mut self, n: NodeIndex) {
         let g = self.g;
         let node = g.node(n);
-        let edges: Vec<_> = g.nodes.edges_directed(n, Direction::Incoming).collect();
+        let edges: Vec<_> = g.nodes().edges_directed(n, Direction::Incoming).collect();
         let mut positions: Vec<u16> = edges.iter().map(|e| e.weight().position).collect();
         positions.sort_unstable();
         if positions.iter().enumerate().any(|(k, &p)| k != p as usize) {
@@ -113,7 +113,7 @@ impl Verifier<'_> {
             let mut inner = Verifier { g: region, problems: vec![], within };
             inner.graph();
             for (k, &i) in region.inputs.iter().enumerate() {
-                if matches!(region.nodes.node_weight(i).map(|n| &n.op), Some(Op::Input { role, .. }) if *role != Role::Data)
+                if matches!(region.nodes().node_weight(i).map(|n| &n.op), Some(Op::Input { role, .. }) if *role != Role::Data)
                 {
                     inner.report(Some(i), format!("input {k} of a region has a role; only data is allowed"));
                 }
@@ -150,7 +150,7 @@ impl Verifier<'_> {
         let g = self.g;
         let mut listed: FxHashSet<NodeIndex> = FxHashSet::default();
         for &n in &g.inputs {
-            match g.nodes.node_weight(n).map(|node| &node.op) {
+            match g.nodes().node_weight(n).map(|node| &node.op) {
                 Some(Op::Input { .. }) if listed.insert(n) => {}
                 Some(Op::Input { .. }) => self.report(Some(n), "is listed twice among the inputs".into()),
                 Some(_) => self.report(Some(n), "is listed among the inputs but is none".into()),
@@ -174,7 +174,7 @@ impl Verifier<'_> {
         let inputs: FxHashMap<&str, NodeIndex> = g
             .inputs
             .iter()
-            .filter(|&&n| g.nodes.contains_node(n))
+            .filter(|&&n| g.nodes().contains_node(n))
             .filter_map(|&n| g.input_name(n).map(|name| (name, n)))
             .collect();
         let mut names: FxHashSet<&str> = FxHashSet::default();
@@ -183,7 +183,7 @@ impl Verifier<'_> {
                 self.report(None, format!("two outputs are named {}", o.name));
             }
             let Some(ty) =
-                g.nodes.node_weight(o.value.node).and_then(|n| n.results.get(o.value.result as usize))
+                g.nodes().node_weight(o.value.node).and_then(|n| n.results.get(o.value.result as usize))
             else {
                 self.report(
                     None,
@@ -239,9 +239,9 @@ mod tests {
     #[test]
     fn a_missing_operand() {
         let (mut g, _, y) = chain();
-        let e = g.nodes.edges_directed(y.node, Direction::Incoming).find(|e| e.weight().position == 0);
+        let e = g.nodes().edges_directed(y.node, Direction::Incoming).find(|e| e.weight().position == 0);
         let e = e.map(|e| e.id());
-        g.nodes.remove_edge(e.unwrap());
+        g.nodes_mut().remove_edge(e.unwrap());
         assert_eq!(messages(&g), ["%1: operands stand at positions [1]; each of 0..1 must be taken once"]);
     }
 
@@ -257,9 +257,9 @@ mod tests {
         let (mut g, x, y) = chain();
         let z = g.unary(Unary::Neg, x);
         g.output("z", z);
-        g.nodes.remove_node(z.node);
+        g.nodes_mut().remove_node(z.node);
         assert_eq!(messages(&g), ["output z is %?, which is no value"]);
-        g.nodes.remove_node(x.node);
+        g.nodes_mut().remove_node(x.node);
         assert_eq!(messages(&g).len(), 3, "{:?}", messages(&g));
         let _ = y;
     }
@@ -283,7 +283,7 @@ mod tests {
         let z = g.unary(Unary::Neg, y);
         g.set_operand(y.node, 0, z);
         assert_eq!(messages(&g), ["these nodes are in a cycle or follow one: %1, %2"]);
-        assert_eq!(g.nodes.edges_directed(y.node, Direction::Incoming).count(), 2);
-        assert!(g.nodes.edge_weights().all(|&Operand { result, .. }| result == 0));
+        assert_eq!(g.nodes().edges_directed(y.node, Direction::Incoming).count(), 2);
+        assert!(g.nodes().edge_weights().all(|&Operand { result, .. }| result == 0));
     }
 }

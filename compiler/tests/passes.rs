@@ -79,11 +79,11 @@ fn together_they_shrink_random_graphs() {
     let (mut before, mut left) = (0, 0);
     for seed in 0..50 {
         let mut g = after(&random_graph(seed, 60, false), "dce");
-        before += g.nodes.node_count();
+        before += g.nodes().node_count();
         for pass in ["simplify", "cse", "simplify"] {
             g = after(&g, pass);
         }
-        left += g.nodes.node_count();
+        left += g.nodes().node_count();
     }
     assert!(left * 10 < before * 9, "{before} nodes became {left}");
 }

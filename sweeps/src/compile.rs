@@ -3,11 +3,10 @@
 use crate::device::Device;
 use crate::file::Sweep;
 use crate::plan::{Plan, PlannedRun};
-use isoflop_compiler::driver::{CompileError, CompileOptions, Compiled, compile, plan_program};
-use isoflop_compiler::mlir::Target;
+use isoflop_compiler::driver::{CompileError, plan_program};
 use rayon::prelude::*;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The compiler could not compile the model of `size`.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +91,6 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
     Ok(())
 }
 
-/// For this machine, into `artifacts`, with the user's cache of kernels.
-pub fn options(artifacts: &Path) -> CompileOptions {
-    CompileOptions {
-        target: Target::host(),
-        artifacts: artifacts.to_owned(),
-        cache: kernel_cache(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-    }
-}
-
 /// Where compiled kernels are kept for all studies: `$ISOFLOP_CACHE`, else the user's cache folder.
 pub fn kernel_cache() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -112,10 +101,31 @@ pub fn kernel_cache() -> PathBuf {
         .join("kernels")
 }
 
-/// Compiles the step of `run` into `<artifacts>/<hash>`.
-///
-/// # Errors
-/// When the compiler refuses the model or the folder cannot be written.
-pub fn artifact(run: &PlannedRun, options: &CompileOptions) -> Result<Compiled, SizeError> {
-    for_size(run, compile(&run.model, &run.step(), options))
+#[cfg(feature = "mlir")]
+pub use machine_code::{artifact, options};
+
+#[cfg(feature = "mlir")]
+mod machine_code {
+    use super::{PlannedRun, SizeError, for_size, kernel_cache};
+    use isoflop_compiler::driver::{CompileOptions, Compiled, compile};
+    use isoflop_compiler::mlir::Target;
+    use std::path::Path;
+
+    /// For this machine, into `artifacts`, with the user's cache of kernels.
+    pub fn options(artifacts: &Path) -> CompileOptions {
+        CompileOptions {
+            target: Target::host(),
+            artifacts: artifacts.to_owned(),
+            cache: kernel_cache(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Compiles the step of `run` into `<artifacts>/<hash>`.
+    ///
+    /// # Errors
+    /// When the compiler refuses the model or the folder cannot be written.
+    pub fn artifact(run: &PlannedRun, options: &CompileOptions) -> Result<Compiled, SizeError> {
+        for_size(run, compile(&run.model, &run.step(), options))
+    }
 }

@@ -1,5 +1,9 @@
 //! The sweep file, planning, schedulers, run state, fitting and reports.
+//!
+//! Without the feature `mlir`, which is on by default, nothing here makes machine code or runs: sweep files, plans, fits
+//! and reports remain, in pure Rust.
 
+#[cfg(feature = "mlir")]
 pub mod calibrate;
 pub mod compile;
 pub mod data;
@@ -8,8 +12,10 @@ pub mod display;
 pub mod family;
 pub mod file;
 pub mod fit;
+#[cfg(feature = "mlir")]
 pub mod local;
 pub mod plan;
+#[cfg(feature = "mlir")]
 mod process;
 pub mod report;
 pub mod results;

@@ -131,7 +131,7 @@ impl Workshop {
         let mut programs: Vec<Lowered> = vec![];
         let start = Instant::now();
         for (k, case) in cases.iter().enumerate() {
-            for n in case.graph.nodes.node_weights() {
+            for n in case.graph.nodes().node_weights() {
                 *tally.operations.entry(n.op.mnemonic()).or_default() += 1;
             }
             for (variant, how) in case.variants.iter().enumerate() {

@@ -142,7 +142,7 @@ fn fewer_passes(case: &Case) -> Smaller<'_> {
 /// Every axis of one extent made shorter, with those of a multiple of it or alone, wherever the text is still a graph.
 fn smaller_extents(case: &Case) -> Smaller<'_> {
     let text = print(&case.graph);
-    let types = case.graph.nodes.node_weights().flat_map(|n| &n.results);
+    let types = case.graph.nodes().node_weights().flat_map(|n| &n.results);
     let extents: BTreeSet<usize> = types.flat_map(|t| t.shape.iter().copied()).collect();
     let shorter = extents.into_iter().rev().filter(|&n| n > 1).flat_map(|from| {
         let to: BTreeSet<usize> = [1, 2, from / 4, from / 2, from - 1].into();

@@ -210,7 +210,7 @@ fn budget(g: &Graph, budget: u64) -> Result<String, LowerError> {
         let _ = writeln!(out, "again {}: {} of {}, {} bytes", r.group, r.values, r.of, r.bytes);
     }
     // Copies are the nodes that the graph did not have.
-    let ids: BTreeSet<u32> = g.nodes.node_weights().map(|n| n.id).collect();
+    let ids: BTreeSet<u32> = g.nodes().node_weights().map(|n| n.id).collect();
     for n in fitted.topological().into_iter().filter(|&n| !ids.contains(&fitted.node(n).id)) {
         let operand = |v: Value| match fitted.input_name(v.node) {
             Some(name) => format!("%{name}"),

@@ -55,7 +55,7 @@ impl Job {
         let prefix = format!("job{job}.");
         let mut inputs = vec![];
         for n in g.inputs.clone() {
-            let Op::Input { name, role } = &mut g.nodes[n].op else { continue };
+            let Op::Input { name, role } = &mut g.nodes_mut()[n].op else { continue };
             if matches!(role, Role::Table(_)) {
                 return Err(format!("%{name} is a table, which the runtime fills; `run cpu` fills inputs"));
             }

@@ -154,6 +154,12 @@ struct Fusion<'a> {
     seen_at: Vec<u32>,
 }
 
+/// A decision whose two clusters, by their first nodes then, have no names yet: most refusals are forgotten.
+struct Taken {
+    decision: Decision,
+    first: [u32; 2],
+}
+
 /// A pair worth merging: benefit in picoseconds first, then the pair itself so that equal benefits have one order.
 type Entry = (u64, Reverse<(u32, u32)>, [u32; 2]);
 
@@ -225,9 +231,9 @@ impl<'a> Fusion<'a> {
 
     fn run(&mut self, cost: &CostModel, limits: &Limits) -> Vec<Decision> {
         let mut heap: BinaryHeap<Entry> = BinaryHeap::new();
-        let mut refused: FxHashMap<(u32, u32), Decision> = FxHashMap::default();
+        let mut refused: FxHashMap<(u32, u32), Taken> = FxHashMap::default();
         // With the cluster that the merged one had then.
-        let mut fused: Vec<(Decision, u32)> = Vec::new();
+        let mut fused: Vec<(Taken, u32)> = Vec::new();
         for i in 0..self.clusters.len() as u32 {
             if self.position[i as usize] != u32::MAX && self.fusable[i as usize] {
                 self.offer(i, true, cost, limits, &mut heap);
@@ -244,7 +250,7 @@ impl<'a> Fusion<'a> {
             // Other merges may have moved the two past each other since the pair was offered.
             let (a, b) = if self.order.at(a) < self.order.at(b) { (a, b) } else { (b, a) };
             let mut decision = self.decision(a, b, cost);
-            [decision.producer_name, decision.consumer_name] = [a, b].map(|c| self.name(c));
+            let first = [a, b].map(|c| self.clusters[c as usize].nodes[0]);
             let ids = (decision.producer, decision.consumer);
             let merged = if limits.apart.contains(&ids) {
                 Err(Reason::RaisesPeak)
@@ -255,7 +261,7 @@ impl<'a> Fusion<'a> {
             };
             match merged {
                 Ok(kept) => {
-                    fused.push((decision, kept));
+                    fused.push((Taken { decision, first }, kept));
                     if fused.len() == limits.merges {
                         break;
                     }
@@ -264,7 +270,7 @@ impl<'a> Fusion<'a> {
                 Err(reason) => {
                     decision.outcome = Outcome::Refused(reason);
                     if !refused.contains_key(&(pair.1, pair.0)) {
-                        refused.insert(pair, decision);
+                        refused.insert(pair, Taken { decision, first });
                     }
                 }
             }
@@ -274,11 +280,11 @@ impl<'a> Fusion<'a> {
             .filter(|((a, b), _)| self.parent[*a as usize] == *a && self.parent[*b as usize] == *b)
             .collect();
         kept.sort_by_key(|(pair, _)| *pair);
-        let merged = fused.into_iter().map(|(decision, cluster)| {
+        let merged = fused.into_iter().map(|(taken, cluster)| {
             let kernel = self.kernel_id(self.root(cluster));
-            Decision { outcome: Outcome::Fused { kernel }, ..decision }
+            Decision { outcome: Outcome::Fused { kernel }, ..self.named(taken) }
         });
-        merged.chain(kept.into_iter().map(|(_, d)| d)).collect()
+        merged.chain(kept.into_iter().map(|(_, taken)| self.named(taken))).collect()
     }
 
     /// Id of the fused node that a cluster will become.
@@ -394,13 +400,16 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Operation and scope of a cluster's first node.
-    fn name(&self, c: u32) -> String {
-        let node = self.g.node(NodeIndex::new(self.clusters[c as usize].nodes[0] as usize));
-        match &node.scope {
-            Some(scope) => format!("{} {scope}", node.op.mnemonic()),
-            None => node.op.mnemonic().to_string(),
-        }
+    /// The decision with operation and scope of the two clusters' first nodes.
+    fn named(&self, Taken { decision, first }: Taken) -> Decision {
+        let [producer_name, consumer_name] = first.map(|n| {
+            let node = self.g.node(NodeIndex::new(n as usize));
+            match &node.scope {
+                Some(scope) => [node.op.mnemonic(), scope].join(" "),
+                None => node.op.mnemonic().to_string(),
+            }
+        });
+        Decision { producer_name, consumer_name, ..decision }
     }
 
     /// Merges `b` into `a`, which stands earlier.

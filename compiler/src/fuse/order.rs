@@ -13,16 +13,16 @@ pub fn just_in_time(g: &Graph) -> Vec<NodeIndex> {
     let urgency = g.urgencies();
     let mut waiting = vec![0usize; g.index_bound()];
     let mut ready = BinaryHeap::new();
-    for n in g.nodes.node_indices() {
-        waiting[n.index()] = g.nodes.edges_directed(n, Direction::Incoming).count();
+    for n in g.nodes().node_indices() {
+        waiting[n.index()] = g.nodes().edges_directed(n, Direction::Incoming).count();
         if waiting[n.index()] == 0 {
             ready.push(Reverse((urgency[n.index()], g.node(n).id, n)));
         }
     }
-    let mut order = Vec::with_capacity(g.nodes.node_count());
+    let mut order = Vec::with_capacity(g.nodes().node_count());
     while let Some(Reverse((_, _, n))) = ready.pop() {
         order.push(n);
-        for m in g.nodes.neighbors_directed(n, Direction::Outgoing) {
+        for m in g.nodes().neighbors_directed(n, Direction::Outgoing) {
             waiting[m.index()] -= 1;
             if waiting[m.index()] == 0 {
                 ready.push(Reverse((urgency[m.index()], g.node(m).id, m)));

@@ -56,7 +56,7 @@ fn floor(g: &Graph) -> u64 {
     for n in g.topological() {
         let reader = |&c: &NodeIndex| is_item(g.op(c)) || is_free(g.op(c));
         if is_free(g.op(n)) && g.consumers(n).iter().all(reader) {
-            let node = &mut g.nodes[n];
+            let node = &mut g.nodes_mut()[n];
             node.id = 0;
             node.results[0].shape = Shape::from_slice(&[0]);
         }

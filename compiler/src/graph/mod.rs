@@ -60,8 +60,7 @@ pub struct Output {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub name: String,
-    /// To be read; changes go through the methods.
-    pub nodes: StableDiGraph<Node, Operand>,
+    nodes: StableDiGraph<Node, Operand>,
     /// Input nodes, in the order of the signature.
     pub inputs: Vec<NodeIndex>,
     pub outputs: Vec<Output>,
@@ -88,6 +87,17 @@ impl Graph {
     pub fn set_scope_of(&mut self, n: NodeIndex) {
         self.canonical = false;
         self.scope = self.nodes[n].scope.clone();
+    }
+
+    /// Nodes and edges as they are kept.
+    pub fn nodes(&self) -> &StableDiGraph<Node, Operand> {
+        &self.nodes
+    }
+
+    /// Nodes and edges, for changes that no other method makes. The caller keeps positions of operands unique, ids too.
+    pub fn nodes_mut(&mut self) -> &mut StableDiGraph<Node, Operand> {
+        self.canonical = false;
+        &mut self.nodes
     }
 
     /// Adds a node without looking at its types; `build` has the constructors that infer them.
@@ -185,6 +195,11 @@ impl Graph {
 
     /// Every node, producers before consumers; among the ready the smallest id first, so the order is canonical.
     pub fn topological(&self) -> Vec<NodeIndex> {
+        if self.canonical { self.canonical_order() } else { self.order_by_id() }
+    }
+
+    /// [`topological`](Self::topological) of any graph.
+    fn order_by_id(&self) -> Vec<NodeIndex> {
         use std::cmp::Reverse;
         use std::collections::BinaryHeap;
         let mut waiting = vec![0u32; self.nodes.capacity().0.max(self.index_bound())];

@@ -93,8 +93,8 @@ pub fn interpret_in(
 /// The outputs in order, for arguments in order of the inputs.
 fn run(g: &Graph, arguments: Vec<Rc<Tensor>>, precision: Precision) -> Result<Vec<Rc<Tensor>>, InterpError> {
     let mut uses_left = vec![0usize; g.index_bound()];
-    for n in g.nodes.node_indices() {
-        uses_left[n.index()] = g.nodes.edges_directed(n, Direction::Outgoing).count();
+    for n in g.nodes().node_indices() {
+        uses_left[n.index()] = g.nodes().edges_directed(n, Direction::Outgoing).count();
     }
     for o in &g.outputs {
         uses_left[o.value.node.index()] += 1;

@@ -109,7 +109,7 @@ fn the_head_call_equals_the_operations_it_replaces() {
         }
         let mut call = g.clone();
         assert_eq!(match_head(&mut call), (0, 1));
-        assert_eq!(call.nodes.node_count(), 4);
+        assert_eq!(call.nodes().node_count(), 4);
 
         let mut inputs = random_inputs(&g, 3);
         // Every word and, on both sides, two that are none.

@@ -109,13 +109,13 @@ fn steps<'a>(
 /// Bodies of all fused nodes.
 fn regions(g: &Graph) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
     let mut out = FxHashMap::default();
-    for n in g.nodes.node_indices() {
+    for n in g.nodes().node_indices() {
         let Op::Fused { region } = g.op(n) else { continue };
         let items: Vec<NodeIndex> =
             region.topological().into_iter().filter(|&m| is_item(region.op(m))).collect();
         let unsupported = |why: String| LowerError::Unsupported { op: "fused", id: g.node(n).id, why };
         let other = region
-            .nodes
+            .nodes()
             .node_weights()
             .find(|m| !is_item(&m.op) && !is_free(&m.op) && !matches!(m.op, Op::Input { .. }));
         if let Some(m) = other {

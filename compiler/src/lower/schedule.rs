@@ -35,7 +35,7 @@ pub fn schedule(g: &Graph, updates: &[Update], policy: Policy) -> (Vec<NodeIndex
     let mut dropped = Vec::new();
     loop {
         let order = attempt(g, &active, policy);
-        if order.len() == g.nodes.node_count() {
+        if order.len() == g.nodes().node_count() {
             return (order, dropped);
         }
         let mut done = vec![false; g.index_bound()];
@@ -62,16 +62,16 @@ fn attempt(g: &Graph, updates: &[Update], policy: Policy) -> Vec<NodeIndex> {
         }
     }
     let mut ready = Ready::new(g, updates, policy);
-    for n in g.nodes.node_indices() {
-        waiting[n.index()] += g.nodes.edges_directed(n, Direction::Incoming).count();
+    for n in g.nodes().node_indices() {
+        waiting[n.index()] += g.nodes().edges_directed(n, Direction::Incoming).count();
         if waiting[n.index()] == 0 {
             ready.push(n);
         }
     }
-    let mut order = Vec::with_capacity(g.nodes.node_count());
+    let mut order = Vec::with_capacity(g.nodes().node_count());
     while let Some(n) = ready.pop() {
         order.push(n);
-        let next = g.nodes.neighbors_directed(n, Direction::Outgoing);
+        let next = g.nodes().neighbors_directed(n, Direction::Outgoing);
         let forced = after.get(&n).into_iter().flatten().copied();
         for m in next.chain(forced) {
             waiting[m.index()] -= 1;

@@ -86,7 +86,7 @@ impl Pattern {
     fn stands_alone(&self, g: &Graph, found: &Occurrence) -> bool {
         let mut inside = vec![false; g.index_bound()];
         let of_pattern = |n: NodeIndex| found.binding.get(n.into());
-        for v in self.graph.nodes.node_indices().filter_map(of_pattern) {
+        for v in self.graph.nodes().node_indices().filter_map(of_pattern) {
             inside[v.node.index()] = true;
         }
         for v in found.operands.iter().chain(found.gradient.iter().map(|d| &d.dout)) {
@@ -100,7 +100,7 @@ impl Pattern {
         };
         let live = g.live();
         let used = |n: NodeIndex| g.consumers(n).iter().any(|c| live[c.index()] && !inside[c.index()]);
-        !g.nodes.node_indices().any(|n| hidden(n) && used(n))
+        !g.nodes().node_indices().any(|n| hidden(n) && used(n))
             && g.outputs.iter().all(|o| !hidden(o.value.node))
     }
 }

@@ -33,10 +33,11 @@ pub fn run(g: &mut Graph) {
                 move_uses(g, n, kept);
                 if g.node(n).id < g.node(kept).id {
                     let (id, scope) = (g.node(n).id, g.node(n).scope.clone());
-                    g.nodes[kept].id = id;
-                    g.nodes[kept].scope = scope;
+                    let node = &mut g.nodes_mut()[kept];
+                    node.id = id;
+                    node.scope = scope;
                 }
-                g.nodes.remove_node(n);
+                g.nodes_mut().remove_node(n);
             }
         }
     }
@@ -59,10 +60,10 @@ fn ordered_operands(g: &Graph, n: NodeIndex) -> Operands {
 /// Every use of a result of `from` by a node becomes a use of the same result of `to`.
 fn move_uses(g: &mut Graph, from: NodeIndex, to: NodeIndex) {
     while let Some((e, consumer, operand)) =
-        g.nodes.edges_directed(from, Direction::Outgoing).next().map(|e| (e.id(), e.target(), *e.weight()))
+        g.nodes().edges_directed(from, Direction::Outgoing).next().map(|e| (e.id(), e.target(), *e.weight()))
     {
-        g.nodes.remove_edge(e);
-        g.nodes.add_edge(to, consumer, operand);
+        g.nodes_mut().remove_edge(e);
+        g.nodes_mut().add_edge(to, consumer, operand);
     }
 }
 
@@ -71,13 +72,13 @@ fn move_uses(g: &mut Graph, from: NodeIndex, to: NodeIndex) {
 pub(super) fn redirect(g: &mut Graph, from: NodeIndex, to: Value) -> SmallVec<[NodeIndex; 8]> {
     let mut consumers = smallvec![];
     while let Some((e, consumer, position)) = g
-        .nodes
+        .nodes()
         .edges_directed(from, Direction::Outgoing)
         .next()
         .map(|e| (e.id(), e.target(), e.weight().position))
     {
-        g.nodes.remove_edge(e);
-        g.nodes.add_edge(to.node, consumer, Operand { position, result: to.result });
+        g.nodes_mut().remove_edge(e);
+        g.nodes_mut().add_edge(to.node, consumer, Operand { position, result: to.result });
         consumers.push(consumer);
     }
     consumers

@@ -90,7 +90,7 @@ fn every_operation_of_a_model_is_drawn_in_its_kernel() {
     let (before, after) = (optimized(&["fuse"]), optimized(&[]));
     let page = html("model", &before, &after).expect("a page");
     let drawn = |view: &str| page.matches(&format!("id=\"{view}-n")).count();
-    assert_eq!(drawn("before"), before.nodes.node_count() + before.outputs.len());
+    assert_eq!(drawn("before"), before.nodes().node_count() + before.outputs.len());
     let kernels = after.op_counts()["fused"];
     assert_eq!(page.matches("id=\"after-k").count(), kernels);
     assert!(drawn("after") > kernels && !page.contains("NaN") && !page.contains("inf\""));

@@ -253,7 +253,7 @@ impl<'a> Search<'a> {
                 dims.forward_flops() as f64 / self.cost.attention_flops_per_us
             }
             Op::Fused { region } => {
-                let items = region.nodes.node_indices().map(|n| sum(region, n)).sum::<u64>();
+                let items = region.nodes().node_indices().map(|n| sum(region, n)).sum::<u64>();
                 items as f64 / self.cost.operations_per_us
             }
             _ => sum(g, n) as f64 / self.cost.operations_per_us,

@@ -20,7 +20,7 @@ pub fn recompute(g: &mut Graph) -> usize {
     let mut stack = vec![loss.node];
     while let Some(n) = stack.pop() {
         if !std::mem::replace(&mut forward[n.index()], true) {
-            stack.extend(g.nodes.neighbors_directed(n, Direction::Incoming));
+            stack.extend(g.nodes().neighbors_directed(n, Direction::Incoming));
         }
     }
     let cheap = cheap_values(g, &order, &forward);

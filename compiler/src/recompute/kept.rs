@@ -41,7 +41,7 @@ impl Kept {
         let mut stack = vec![loss.node];
         while let Some(n) = stack.pop() {
             if !std::mem::replace(&mut forward[n.index()], true) {
-                stack.extend(g.nodes.neighbors_directed(n, Direction::Incoming));
+                stack.extend(g.nodes().neighbors_directed(n, Direction::Incoming));
             }
         }
         // No choice: outputs are in memory anyway, and what makes the loss runs once.

@@ -36,7 +36,7 @@ fn body(out: &mut String, g: &Graph, indent: &str) {
     let order = g.topological();
     let mut printed = vec![false; g.index_bound()];
     order.iter().for_each(|n| printed[n.index()] = true);
-    let mut in_cycles: Vec<NodeIndex> = g.nodes.node_indices().filter(|n| !printed[n.index()]).collect();
+    let mut in_cycles: Vec<NodeIndex> = g.nodes().node_indices().filter(|n| !printed[n.index()]).collect();
     in_cycles.sort_unstable_by_key(|&n| g.node(n).id);
     for &n in order.iter().chain(&in_cycles) {
         if !matches!(g.op(n), Op::Input { .. }) {
@@ -147,13 +147,13 @@ fn braces(out: &mut String, attributes: &[(&'static str, Attribute)]) {
 }
 
 fn ty(g: &Graph, v: Value) -> String {
-    let results = g.nodes.node_weight(v.node).map(|n| &n.results);
+    let results = g.nodes().node_weight(v.node).map(|n| &n.results);
     results.and_then(|r| r.get(v.result as usize)).map_or("?".into(), |t| t.to_string())
 }
 
 /// `%x` of an input, `%7` of a node, `%7#1` of one of several results.
 pub(crate) fn value_name(g: &Graph, v: Value) -> String {
-    let Some(node) = g.nodes.node_weight(v.node).filter(|_| v.result != u16::MAX) else {
+    let Some(node) = g.nodes().node_weight(v.node).filter(|_| v.result != u16::MAX) else {
         return "%?".into();
     };
     match &node.op {

@@ -106,7 +106,11 @@ impl Parser<'_> {
         for (n, operands) in added {
             for (position, r) in operands.iter().enumerate() {
                 let v = self.find(names, r)?;
-                names.g.nodes.add_edge(v.node, n, Operand { position: position as u16, result: v.result });
+                names.g.nodes_mut().add_edge(
+                    v.node,
+                    n,
+                    Operand { position: position as u16, result: v.result },
+                );
             }
         }
         Ok(())

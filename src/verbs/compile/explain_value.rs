@@ -81,7 +81,7 @@ fn is_meant(g: &Graph, n: NodeIndex, wanted: &str) -> bool {
 
 fn no_match(g: &Graph, wanted: &str) -> miette::Report {
     if let Some(id) = wanted.strip_prefix('%') {
-        let ids = || g.nodes.node_weights().map(|n| n.id);
+        let ids = || g.nodes().node_weights().map(|n| n.id);
         let Ok(number) = id.parse::<u32>() else {
             let names: Vec<String> =
                 g.inputs.iter().filter_map(|&n| g.input_name(n)).map(str::to_owned).collect();
@@ -99,8 +99,8 @@ fn no_match(g: &Graph, wanted: &str) -> miette::Report {
             near.join(" and ")
         );
     }
-    let mut names: BTreeSet<String> = g.nodes.node_weights().map(|n| n.op.mnemonic().to_owned()).collect();
-    names.extend(g.nodes.node_weights().filter_map(|n| n.scope.as_deref()).map(str::to_owned));
+    let mut names: BTreeSet<String> = g.nodes().node_weights().map(|n| n.op.mnemonic().to_owned()).collect();
+    names.extend(g.nodes().node_weights().filter_map(|n| n.scope.as_deref()).map(str::to_owned));
     // Parts of scopes are valid too: `gelu` of `layers.0.gelu`.
     let parts: Vec<String> = names.iter().flat_map(|n| n.split('.')).map(str::to_owned).collect();
     names.extend(parts);

@@ -66,7 +66,7 @@ impl<'g> Rewriter<'g> {
         let bound = g.index_bound();
         let mut is_output = vec![false; bound];
         g.outputs.iter().for_each(|o| is_output[o.value.node.index()] = true);
-        let next_id = g.nodes.node_weights().map(|n| n.id + 1).max().unwrap_or(0);
+        let next_id = g.nodes().node_weights().map(|n| n.id + 1).max().unwrap_or(0);
         let queue: VecDeque<NodeIndex> = g.topological().into();
         Rewriter { g, queue, queued: vec![true; bound], is_output, next_id, inexact }
     }
@@ -76,7 +76,7 @@ impl<'g> Rewriter<'g> {
         let mut budget = 64 * (self.queue.len() + 64);
         while let Some(n) = self.queue.pop_front() {
             self.queued[n.index()] = false;
-            if self.g.nodes.contains_node(n) && self.step(n) {
+            if self.g.nodes().contains_node(n) && self.step(n) {
                 budget -= 1;
                 if budget == 0 {
                     debug_assert!(false, "simplify does not end on graph {}", self.g.name);
@@ -122,13 +122,13 @@ impl<'g> Rewriter<'g> {
     }
 
     fn is_used(&self, n: NodeIndex) -> bool {
-        self.g.nodes.edges_directed(n, Direction::Outgoing).next().is_some()
+        self.g.nodes().edges_directed(n, Direction::Outgoing).next().is_some()
     }
 
     /// Has the value one use, by a node?
     fn used_once(&self, v: Value) -> bool {
         !self.is_output[v.node.index()]
-            && self.g.nodes.edges_directed(v.node, Direction::Outgoing).take(2).count() == 1
+            && self.g.nodes().edges_directed(v.node, Direction::Outgoing).take(2).count() == 1
     }
 
     fn op(&self, v: Value) -> &Op {
@@ -178,12 +178,12 @@ impl<'g> Rewriter<'g> {
 
     fn become_op(&mut self, n: NodeIndex, op: Op, operands: &[Value]) {
         let old = self.g.operands(n);
-        while let Some(e) = self.g.nodes.edges_directed(n, Direction::Incoming).next().map(|e| e.id()) {
-            self.g.nodes.remove_edge(e);
+        while let Some(e) = self.g.nodes().edges_directed(n, Direction::Incoming).next().map(|e| e.id()) {
+            self.g.nodes_mut().remove_edge(e);
         }
-        self.g.nodes[n].op = op;
+        self.g.nodes_mut()[n].op = op;
         for (position, v) in operands.iter().enumerate() {
-            self.g.nodes.add_edge(v.node, n, Operand { position: position as u16, result: v.result });
+            self.g.nodes_mut().add_edge(v.node, n, Operand { position: position as u16, result: v.result });
         }
         old.iter().for_each(|v| self.lost_a_use(v.node));
         self.push(n);
@@ -209,7 +209,7 @@ impl<'g> Rewriter<'g> {
 
     fn remove(&mut self, n: NodeIndex) {
         let operands = self.g.operands(n);
-        self.g.nodes.remove_node(n);
+        self.g.nodes_mut().remove_node(n);
         operands.iter().for_each(|v| self.lost_a_use(v.node));
     }
 

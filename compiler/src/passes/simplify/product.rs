@@ -35,7 +35,7 @@ impl Rewriter<'_> {
     /// products that nobody reads but through such a transpose.
     pub(super) fn transpose_of_dot(&self, perm: &Axes, x: Value) -> Option<Rewrite> {
         let Op::Dot { lhs_batch, rhs_batch, lhs_contract, rhs_contract } = self.op(x) else { return None };
-        let readers = self.g.nodes.edges_directed(x.node, Direction::Outgoing);
+        let readers = self.g.nodes().edges_directed(x.node, Direction::Outgoing);
         let exchanges = |e: NodeIndex| matches!(self.g.op(e), Op::Transpose { perm: p } if p == perm);
         if self.is_output[x.node.index()] || !readers.map(|e| e.target()).all(exchanges) {
             return None;
