@@ -73,13 +73,13 @@ fn bytes_of(program: &Program) -> u128 {
 /// our own shards are made right, so that what they guard is looked at.
 pub fn shard(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
-    let _ = ShardHeader::parse(&bytes, Path::new("fuzz.tok"));
+    let _ = ShardHeader::parse(&bytes, bytes.len() as u64, Path::new("fuzz.tok"));
     if bytes.starts_with(&MAGIC) && bytes.len() >= HEADER_BYTES {
         let payload = blake3::hash(&bytes[HEADER_BYTES..]);
         bytes[32..64].copy_from_slice(payload.as_bytes());
         let header = blake3::hash(&bytes[..64]);
         bytes[64..96].copy_from_slice(header.as_bytes());
-        if let Ok(header) = ShardHeader::parse(&bytes, Path::new("fuzz.tok")) {
+        if let Ok(header) = ShardHeader::parse(&bytes, bytes.len() as u64, Path::new("fuzz.tok")) {
             assert_eq!(header.to_bytes(), bytes[..HEADER_BYTES]);
         }
     }

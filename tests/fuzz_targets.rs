@@ -163,7 +163,7 @@ fn shard() {
         [&header.to_bytes()[..], &payload].concat()
     };
     let mut files = [TokenWidth::U8, TokenWidth::U16, TokenWidth::U32].map(own).to_vec();
-    assert!(files.iter().all(|f| ShardHeader::parse(f, Path::new("x")).is_ok()));
+    assert!(files.iter().all(|f| ShardHeader::parse(f, f.len() as u64, Path::new("x")).is_ok()));
     for (magic, version, width) in [(20240520u32, 1u32, 2), (20240801, 7, 4)] {
         let mut file = [magic, version, payload.len() as u32 / width].map(u32::to_le_bytes).concat();
         file.resize(1024, 0);

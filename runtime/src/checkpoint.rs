@@ -5,12 +5,12 @@
 
 use crate::rundir::{At, FileError, sync_dir};
 use isoflop_kernels::DType;
-use memmap2::Mmap;
-use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// `meta.json` of a checkpoint.
@@ -75,13 +75,19 @@ pub enum CheckpointError {
     DType { path: PathBuf, name: String, dtype: DType },
 }
 
-/// A whole checkpoint, its hash compared.
+/// A whole checkpoint, its hash compared. Its tensors stay in the file until they are read to where they belong.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub path: PathBuf,
     pub meta: Meta,
-    map: Mmap,
+    file: File,
+    tensors: Metadata,
+    /// Where the first tensor's bytes begin.
+    start: u64,
 }
+
+/// Bytes of state that go through memory of their own at once while a checkpoint is written.
+const WRITE_BYTES: usize = 64 << 10;
 
 const MODEL: &str = "model.safetensors";
 const META: &str = "meta.json";
@@ -207,11 +213,11 @@ fn write_tensors<'a>(
         .map_err(|e| CheckpointError::Damaged { path: path.into(), message: e.to_string() })?;
     json.resize(json.len().next_multiple_of(8), b' ');
 
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).at("write", path)?);
+    let mut file = BufWriter::with_capacity(WRITE_BYTES, File::create(path).at("write", path)?);
     let mut hasher = blake3::Hasher::new();
     let length = (json.len() as u64).to_le_bytes();
     for bytes in [&length[..], &json[..]].into_iter().chain(tensors.values().map(|t| t.bytes)) {
-        for chunk in bytes.chunks(1 << 20) {
+        for chunk in bytes.chunks(WRITE_BYTES) {
             hasher.update(chunk);
             file.write_all(chunk).at("write", path)?;
         }
@@ -251,15 +257,36 @@ fn open(step: u64, path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(damaged(&meta_path, format!("says {found}, expected version {VERSION} and step {step}")));
     }
     let model = path.join(MODEL);
-    let file = File::open(&model).at("open", &model)?;
-    // SAFETY: read only as bytes, any value of which is valid; checkpoints are renamed into place and never changed.
-    let map = unsafe { Mmap::map(&file) }.at("map", &model)?;
-    let found = blake3::hash(&map).to_hex().to_string();
+    let mut file = File::open(&model).at("open", &model)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&file).at("read", &model)?;
+    let found = hasher.finalize().to_hex().to_string();
     if found != meta.blake3 {
         return Err(damaged(&model, format!("has blake3 {found}, {META} says {}", meta.blake3)));
     }
-    SafeTensors::deserialize(&map).map_err(|e| damaged(&model, e.to_string()))?;
-    Ok(Checkpoint { path: path.into(), meta, map })
+    file.rewind().at("read", &model)?;
+    let (tensors, start) = read_header(&mut file, &model)?;
+    Ok(Checkpoint { path: path.into(), meta, file, tensors, start })
+}
+
+/// The header of a safetensors file, and where the tensors behind it begin.
+fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), CheckpointError> {
+    let damaged = |message: String| CheckpointError::Damaged { path: path.into(), message };
+    let bytes = file.metadata().at("read", path)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).at("read", path)?;
+    let length = u64::from_le_bytes(length);
+    if length > bytes.saturating_sub(8) {
+        return Err(damaged(format!("has a header of {length} bytes in a file of {bytes}")));
+    }
+    let mut json = Vec::with_capacity(length as usize);
+    file.take(length).read_to_end(&mut json).at("read", path)?;
+    let tensors: Metadata = serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+    let (start, end) = (8 + length, 8 + length + tensors.data_len() as u64);
+    if end != bytes {
+        return Err(damaged(format!("has {bytes} bytes, its header describes {end}")));
+    }
+    Ok((tensors, start))
 }
 
 impl Checkpoint {
@@ -282,31 +309,20 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Names of all tensors.
-    pub fn names(&self) -> Result<Vec<String>, CheckpointError> {
-        Ok(self.tensors()?.names().into_iter().map(String::from).collect())
-    }
-
-    /// Copies tensor `name` into `out`, which must have its size.
-    pub fn copy_into(&self, name: &str, out: &mut [u8]) -> Result<(), CheckpointError> {
-        let tensors = self.tensors()?;
+    /// Reads tensor `name` into `out`, which must have its size.
+    pub fn read_into(&self, name: &str, out: &mut [u8]) -> Result<(), CheckpointError> {
         let foreign = |found: String| CheckpointError::Foreign {
             path: self.path.clone(),
             what: "a state buffer",
             expected: format!("`{name}` of {} bytes", out.len()),
             found,
         };
-        let tensor = tensors.tensor(name).map_err(|_| foreign("missing".into()))?;
-        if tensor.data().len() != out.len() {
-            return Err(foreign(format!("of {} bytes", tensor.data().len())));
+        let (begin, end) = self.tensors.info(name).ok_or_else(|| foreign("missing".into()))?.data_offsets;
+        if end - begin != out.len() {
+            return Err(foreign(format!("of {} bytes", end - begin)));
         }
-        out.copy_from_slice(tensor.data());
-        Ok(())
-    }
-
-    fn tensors(&self) -> Result<SafeTensors<'_>, CheckpointError> {
-        SafeTensors::deserialize(&self.map)
-            .map_err(|e| CheckpointError::Damaged { path: self.path.join(MODEL), message: e.to_string() })
+        let path = self.path.join(MODEL);
+        Ok(self.file.read_exact_at(out, self.start + begin as u64).at("read", &path)?)
     }
 }
 
@@ -349,10 +365,10 @@ mod tests {
         let loaded = load_newest(dir.path(), &mut Vec::new()).unwrap().unwrap();
         assert_eq!(loaded.meta, Meta { blake3: loaded.meta.blake3.clone(), ..meta(3) });
         let mut out = [0; 24];
-        loaded.copy_into("param.w", &mut out).unwrap();
+        loaded.read_into("param.w", &mut out).unwrap();
         assert_eq!(out, [3; 24]);
-        assert!(loaded.copy_into("param.w", &mut [0; 20]).is_err());
-        assert!(loaded.copy_into("param.v", &mut [0; 24]).is_err());
+        assert!(loaded.read_into("param.w", &mut [0; 20]).is_err());
+        assert!(loaded.read_into("param.v", &mut [0; 24]).is_err());
         write(dir.path(), 3, 2);
         assert_eq!(first, (fs::read(path.join(MODEL)).unwrap(), fs::read(path.join(META)).unwrap()));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

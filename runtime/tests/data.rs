@@ -54,6 +54,10 @@ fn every_width_reads_back() {
         assert_eq!((file.format(), file.count()), (Format::Shard, u64::from(count)));
         check_counting(&path, count as i32);
     }
+    // The last file has 4 bytes a token: more than is read at once.
+    let windows = read_all(&[dir.path().join("a.tok")], 65_537, 30_000).unwrap();
+    assert_eq!(windows.len(), 2);
+    assert_eq!(windows[1], ((30_000..60_000).collect(), (30_001..60_001).collect()));
 }
 
 #[test]
@@ -139,6 +143,25 @@ fn every_flipped_bit_and_every_cut_is_found() {
     fs::write(&path, &whole[..whole.len() - 6]).unwrap();
     let error = open(&path).unwrap_err();
     assert!(matches!(error, DataError::Truncated { expected: 208, found: 202, .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_is_named_with_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = shard(&dir.path().join("a.tok"), 1000, &(0..1000).collect::<Vec<_>>());
+    let corpus = Corpus::open(std::slice::from_ref(&path), 1000).unwrap();
+    let windows = Validation::new(corpus, usize::MAX, 1, 16).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(128 + 2 * 500).unwrap();
+    let (mut tokens, mut targets) = (vec![0; 16], vec![0; 16]);
+    windows.fill(30, &mut tokens, &mut targets).unwrap();
+    assert_eq!((tokens[0], targets[15]), (480, 496));
+    let error = windows.fill(31, &mut tokens, &mut targets).unwrap_err();
+    assert!(
+        matches!(error, DataError::Cut { offset: 1120, needed: 34, expected: 2128, found: 1128, .. }),
+        "{error}"
+    );
+    let message = error.to_string();
+    assert!(message.contains("a.tok: no 34 bytes at offset 1120: the file had 2128 bytes"), "{message}");
 }
 
 #[test]

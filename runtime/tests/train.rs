@@ -84,6 +84,32 @@ fn reference(root: &Path, steps: u64) -> Files {
 }
 
 #[test]
+fn a_shard_cut_while_the_run_reads_it_fails_the_run_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let config = tiny::config(root.path(), "a", 500);
+    let shard = config.data.train[0].clone();
+    let run = tiny::run_dir(root.path(), config);
+    let whole = fs::read(&shard).unwrap();
+    let (outcome, _) = go_with(&run, None, None, &mut |status| {
+        if status.state == State::Running {
+            fs::OpenOptions::new().write(true).open(&shard).unwrap().set_len(1000).unwrap();
+        }
+    });
+    let error = outcome.unwrap_err();
+    assert_eq!(error.exit_code(), EXIT_FAILED);
+    let message = error.to_string();
+    let expected = format!("the file had {} bytes when it was opened and has 1000 now", whole.len());
+    assert!(message.contains("train.tok: no 17 bytes at offset") && message.contains(&expected), "{message}");
+    let status = run.read_status().unwrap();
+    assert_eq!((status.state, status.reason), (State::Failed, Some(message)));
+
+    // Mended, the run goes on to what it would have been.
+    fs::write(&shard, whole).unwrap();
+    assert_eq!(go(&run, None).0.unwrap(), Outcome::Finished);
+    assert_eq!(result(&run), reference(root.path(), 500));
+}
+
+#[test]
 fn a_run_learns_and_writes_what_it_promises() {
     let root = tempfile::tempdir().unwrap();
     let mut config = tiny::config(root.path(), "a", 1100);

@@ -1,10 +1,12 @@
-//! Token files, memory-mapped: our shards, and the files of others read as they are.
+//! Token files: our shards, and the files of others read as they are. They are read piece by piece and never mapped: what
+//! a run holds does not grow with its data, and a file that is cut meanwhile is an error, not a signal.
 
 use super::shard::{self, HEADER_BYTES, ShardHeader};
 use super::{DataError, TokenWidth};
 use crate::rundir::At;
-use memmap2::Mmap;
 use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// How a token file is laid out.
@@ -27,13 +29,14 @@ const LLMC_HEADER_BYTES: usize = 1024;
 const LLMC_GPT2: u32 = 20240520;
 const LLMC_LLAMA3: u32 = 20240801;
 const MEGATRON_MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
+const MEGATRON_HEADER_BYTES: u64 = 34;
 
 /// One open token file.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
     format: Format,
-    map: Mmap,
+    file: File,
     /// Bytes before the first token.
     offset: usize,
     width: TokenWidth,
@@ -42,29 +45,29 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Maps `path` and reads its header; the format is told by its content, or by its name for files without a
+    /// Opens `path` and reads its header; the format is told by its content, or by its name for files without a
     /// header. The payload of a shard is not hashed here: see [`TokenFile::verify`].
     pub fn open(path: &Path) -> Result<TokenFile, DataError> {
-        let map = map(path)?;
-        let format = detect(path, &map)?;
-        TokenFile::from_map(path, map, format)
+        let opened = Opened::new(path)?;
+        let format = detect(path, &opened.head)?;
+        TokenFile::from_opened(path, opened, format)
     }
 
     /// As [`TokenFile::open`], for a file whose format its content and name do not tell.
     pub fn open_as(path: &Path, format: Format) -> Result<TokenFile, DataError> {
-        TokenFile::from_map(path, map(path)?, format)
+        TokenFile::from_opened(path, Opened::new(path)?, format)
     }
 
-    fn from_map(path: &Path, map: Mmap, format: Format) -> Result<TokenFile, DataError> {
-        let file_bytes = map.len() as u64;
+    fn from_opened(path: &Path, opened: Opened, format: Format) -> Result<TokenFile, DataError> {
+        let Opened { file, bytes: file_bytes, head } = opened;
         let mut header = None;
         let (offset, width, count) = match format {
             Format::Shard => {
-                let h = ShardHeader::parse(&map, path)?;
+                let h = ShardHeader::parse(&head, file_bytes, path)?;
                 header = Some(h);
                 (HEADER_BYTES, h.width, h.count)
             }
-            Format::LlmC => llmc_header(path, &map)?,
+            Format::LlmC => llmc_header(path, &head)?,
             Format::Megatron => {
                 let (width, count) = megatron_index(&path.with_extension("idx"))?;
                 (0, width, count)
@@ -76,13 +79,18 @@ impl TokenFile {
         if file_bytes != expected {
             return Err(DataError::Truncated { path: path.into(), expected, found: file_bytes });
         }
-        Ok(TokenFile { path: path.into(), format, map, offset, width, count, header })
+        Ok(TokenFile { path: path.into(), format, file, offset, width, count, header })
     }
 
     /// Compares the payload's hash with the header's, where the format has one. Reads the whole file.
     pub fn verify(&self) -> Result<(), DataError> {
         let Some(header) = &self.header else { return Ok(()) };
-        let found = blake3::hash(&self.map[self.offset..]);
+        let mut hasher = blake3::Hasher::new();
+        (&self.file)
+            .seek(SeekFrom::Start(self.offset as u64))
+            .and_then(|_| hasher.update_reader(&self.file).map(drop))
+            .at("read", &self.path)?;
+        let found = hasher.finalize();
         if found == header.blake3 {
             return Ok(());
         }
@@ -118,30 +126,68 @@ impl TokenFile {
 
     /// Copies tokens `at .. at + out.len()` and returns the largest of them, as unsigned.
     ///
-    /// The range must lie in the file; it is the caller's (a [`super::Corpus`]) to cut it so.
-    pub(super) fn read(&self, at: u64, out: &mut [i32]) -> u32 {
+    /// The range must lie in the file as it was opened; it is the caller's (a [`super::Corpus`]) to cut it so.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has been cut since.
+    pub(super) fn read(&self, at: u64, out: &mut [i32]) -> Result<u32, DataError> {
         let width = self.width.bytes();
-        let start = self.offset + at as usize * width;
-        let bytes = &self.map[start..start + out.len() * width];
-        match self.width {
-            TokenWidth::U8 => out.iter_mut().zip(bytes).for_each(|(o, b)| *o = i32::from(*b)),
-            TokenWidth::U16 => out
-                .iter_mut()
-                .zip(bytes.as_chunks::<2>().0)
-                .for_each(|(o, b)| *o = i32::from(u16::from_le_bytes(*b))),
-            TokenWidth::U32 => {
-                out.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(o, b)| *o = i32::from_le_bytes(*b))
+        let mut offset = self.offset as u64 + at * width as u64;
+        let mut buffer = [0; READ_BYTES];
+        for out in out.chunks_mut(READ_BYTES / width) {
+            let bytes = &mut buffer[..out.len() * width];
+            self.read_bytes(offset, bytes)?;
+            offset += bytes.len() as u64;
+            match self.width {
+                TokenWidth::U8 => out.iter_mut().zip(&*bytes).for_each(|(o, b)| *o = i32::from(*b)),
+                TokenWidth::U16 => out
+                    .iter_mut()
+                    .zip(bytes.as_chunks::<2>().0)
+                    .for_each(|(o, b)| *o = i32::from(u16::from_le_bytes(*b))),
+                TokenWidth::U32 => out
+                    .iter_mut()
+                    .zip(bytes.as_chunks::<4>().0)
+                    .for_each(|(o, b)| *o = i32::from_le_bytes(*b)),
             }
         }
-        out.iter().fold(0, |max, t| max.max(*t as u32))
+        Ok(out.iter().fold(0, |max, t| max.max(*t as u32)))
+    }
+
+    fn read_bytes(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DataError> {
+        let result = self.file.read_exact_at(bytes, offset);
+        if let Err(e) = &result
+            && e.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return Err(DataError::Cut {
+                path: self.path.clone(),
+                offset,
+                needed: bytes.len(),
+                expected: self.offset as u64 + self.count * self.width as u64,
+                found: self.file.metadata().at("read", &self.path)?.len(),
+            });
+        }
+        Ok(result.at("read", &self.path)?)
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, DataError> {
-    let file = File::open(path).at("open", path)?;
-    // SAFETY: the map is only ever read as bytes, any value of which is valid. A file that is cut while it is
-    // mapped raises SIGBUS as for every memory-mapped reader; token files are written under another name and renamed.
-    Ok(unsafe { Mmap::map(&file) }.at("map", path)?)
+/// Bytes of tokens that are read at once: a window of most models.
+const READ_BYTES: usize = 8 << 10;
+
+/// A file with its length and its first bytes, at least as many as any header has where it is that long.
+struct Opened {
+    file: File,
+    bytes: u64,
+    head: Vec<u8>,
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Opened, DataError> {
+        let file = File::open(path).at("open", path)?;
+        let bytes = file.metadata().at("read", path)?.len();
+        let mut head = Vec::with_capacity(LLMC_HEADER_BYTES);
+        (&file).take(LLMC_HEADER_BYTES as u64).read_to_end(&mut head).at("read", path)?;
+        Ok(Opened { file, bytes, head })
+    }
 }
 
 fn detect(path: &Path, bytes: &[u8]) -> Result<Format, DataError> {
@@ -218,7 +264,7 @@ fn llmc_header(path: &Path, bytes: &[u8]) -> Result<(usize, TokenWidth, u64), Da
 /// Width and number of the tokens that a Megatron index describes: magic, version (u64), type code (u8), sequences
 /// (u64), documents (u64), then lengths (i32 each) and byte offsets (i64 each) of the sequences, then documents.
 fn megatron_index(path: &Path) -> Result<(TokenWidth, u64), DataError> {
-    let bytes = map(path)?;
+    let Opened { mut file, bytes: file_bytes, head } = Opened::new(path)?;
     let header = |what, found: String, expected: &str| DataError::Header {
         path: path.into(),
         what,
@@ -226,16 +272,15 @@ fn megatron_index(path: &Path) -> Result<(TokenWidth, u64), DataError> {
         expected: expected.into(),
         advice: "make it again with Megatron-LM's tools/preprocess_data.py",
     };
-    if !bytes.starts_with(MEGATRON_MAGIC) {
-        let found: Vec<String> = bytes.iter().take(9).map(|b| format!("{b:02x}")).collect();
+    if !head.starts_with(MEGATRON_MAGIC) {
+        let found: Vec<String> = head.iter().take(9).map(|b| format!("{b:02x}")).collect();
         return Err(header("the Megatron magic", found.join(" "), "4d 4d 49 44 49 44 58 00 00"));
     }
-    let truncated =
-        |expected: u64| DataError::Truncated { path: path.into(), expected, found: bytes.len() as u64 };
+    let truncated = |expected: u64| DataError::Truncated { path: path.into(), expected, found: file_bytes };
     let (Some(version), Some(code), Some(sequences), Some(documents)) =
-        (u64_at(&bytes, 9), bytes.get(17), u64_at(&bytes, 18), u64_at(&bytes, 26))
+        (u64_at(&head, 9), head.get(17), u64_at(&head, 18), u64_at(&head, 26))
     else {
-        return Err(truncated(34));
+        return Err(truncated(MEGATRON_HEADER_BYTES));
     };
     if version != 1 {
         return Err(header("the Megatron index version", version.to_string(), "1"));
@@ -249,18 +294,23 @@ fn megatron_index(path: &Path) -> Result<(TokenWidth, u64), DataError> {
             return Err(header("the Megatron type code", code.to_string(), expected));
         }
     };
-    let least = sequences.saturating_mul(12).saturating_add(documents.saturating_mul(8)).saturating_add(34);
-    if (bytes.len() as u64) < least {
+    let least = sequences
+        .saturating_mul(12)
+        .saturating_add(documents.saturating_mul(8))
+        .saturating_add(MEGATRON_HEADER_BYTES);
+    if file_bytes < least {
         return Err(truncated(least));
     }
-    let sequences = sequences as usize;
-    let (lengths, offsets) = (34, 34 + 4 * sequences);
+    // Two places of one file are read in step: lengths and offsets.
+    let offsets = File::open(path).at("open", path)?;
+    (&file).seek(SeekFrom::Start(MEGATRON_HEADER_BYTES)).at("read", path)?;
+    (&offsets).seek(SeekFrom::Start(MEGATRON_HEADER_BYTES + 4 * sequences)).at("read", path)?;
+    let (mut lengths, mut offsets) = (BufReader::new(&mut file), BufReader::new(offsets));
     let mut tokens = 0u64;
     for i in 0..sequences {
-        let (Some(length), Some(offset)) = (u32_at(&bytes, lengths + 4 * i), u64_at(&bytes, offsets + 8 * i))
-        else {
-            return Err(truncated(least));
-        };
+        let (mut length, mut offset) = ([0; 4], [0; 8]);
+        lengths.read_exact(&mut length).and_then(|()| offsets.read_exact(&mut offset)).at("read", path)?;
+        let (length, offset) = (u32::from_le_bytes(length), u64::from_le_bytes(offset));
         if offset != tokens * width as u64 || length > i32::MAX as u32 {
             let found = format!("byte {offset} with length {}", length as i32);
             let expected = format!("byte {} right after sequence {}", tokens * width as u64, i as i64 - 1);

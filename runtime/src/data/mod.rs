@@ -34,6 +34,12 @@ pub enum DataError {
     )]
     Truncated { path: PathBuf, expected: u64, found: u64 },
     #[error(
+        "{}: no {needed} bytes at offset {offset}: the file had {expected} bytes when it was opened and has {found} now; \
+         stop what writes to it, copy it again, and start the run again",
+        path.display()
+    )]
+    Cut { path: PathBuf, offset: u64, needed: usize, expected: u64, found: u64 },
+    #[error(
         "{}: the {part} has blake3 {found}, its header says {expected}: the file has changed since it was written; \
          copy it again or prepare it again",
         path.display()

@@ -58,7 +58,7 @@ impl Corpus {
         while done < out.len() {
             let (source, within) = (&self.files[file], at + done as u64 - self.starts[file]);
             let take = ((source.count() - within) as usize).min(out.len() - done);
-            let max = source.read(within, &mut out[done..done + take]);
+            let max = source.read(within, &mut out[done..done + take])?;
             if max as usize >= self.vocab_size {
                 return Err(self.out_of_range(source.path(), within, &out[done..done + take]));
             }
@@ -84,13 +84,20 @@ impl Corpus {
         self.count.saturating_sub(1) / seq_len as u64
     }
 
-    /// Writes window `window` as inputs and as targets, which are the inputs shifted by one.
-    fn window(&self, window: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<(), DataError> {
+    /// Writes window `window` as inputs and as targets, which are the inputs shifted by one. `scratch` holds one token
+    /// more than either: every token is read once.
+    fn window(
+        &self,
+        window: u64,
+        tokens: &mut [i32],
+        targets: &mut [i32],
+        scratch: &mut [i32],
+    ) -> Result<(), DataError> {
         let seq_len = tokens.len();
-        let at = window * seq_len as u64;
-        self.read(at, tokens)?;
-        targets[..seq_len - 1].copy_from_slice(&tokens[1..]);
-        self.read(at + seq_len as u64, &mut targets[seq_len - 1..])
+        self.read(window * seq_len as u64, scratch)?;
+        tokens.copy_from_slice(&scratch[..seq_len]);
+        targets.copy_from_slice(&scratch[1..]);
+        Ok(())
     }
 }
 
@@ -138,10 +145,11 @@ impl Sampler {
     /// The batch of optimiser step `step` (0-based): `tokens` and `targets`, both [batch, seq_len].
     pub fn fill(&self, step: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<(), DataError> {
         let rows = tokens.chunks_exact_mut(self.seq_len).zip(targets.chunks_exact_mut(self.seq_len));
+        let mut scratch = vec![0; self.seq_len + 1];
         for (row, (tokens, targets)) in rows.enumerate() {
             let sequence = step * self.batch as u64 + row as u64;
             let window = self.window_of(sequence);
-            self.corpus.window(window, tokens, targets)?;
+            self.corpus.window(window, tokens, targets, &mut scratch)?;
         }
         Ok(())
     }
@@ -196,8 +204,10 @@ impl Validation {
     /// Batch `index` of [`Validation::batches`]: `tokens` and `targets`, both [batch, seq_len].
     pub fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<(), DataError> {
         let rows = tokens.chunks_exact_mut(self.seq_len).zip(targets.chunks_exact_mut(self.seq_len));
+        let mut scratch = vec![0; self.seq_len + 1];
         for (row, (tokens, targets)) in rows.enumerate() {
-            self.corpus.window(index * self.batch as u64 + row as u64, tokens, targets)?;
+            let window = index * self.batch as u64 + row as u64;
+            self.corpus.window(window, tokens, targets, &mut scratch)?;
         }
         Ok(())
     }

@@ -48,11 +48,12 @@ impl ShardHeader {
         h
     }
 
-    /// Reads the header of the file `bytes`, which starts with [`MAGIC`], and checks the file's length against it.
-    pub fn parse(bytes: &[u8], path: &Path) -> Result<ShardHeader, DataError> {
-        let Some(h) = bytes.first_chunk::<HEADER_BYTES>() else {
-            let (expected, found) = (HEADER_BYTES as u64, bytes.len() as u64);
-            return Err(DataError::Truncated { path: path.into(), expected, found });
+    /// Reads the header at the start of `head`, which begins with [`MAGIC`], and checks the length of its file,
+    /// `file_bytes`, against it.
+    pub fn parse(head: &[u8], file_bytes: u64, path: &Path) -> Result<ShardHeader, DataError> {
+        let Some(h) = head.first_chunk::<HEADER_BYTES>() else {
+            let expected = HEADER_BYTES as u64;
+            return Err(DataError::Truncated { path: path.into(), expected, found: file_bytes });
         };
         let u32_at = |at: usize| u32::from_le_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -89,8 +90,8 @@ impl ShardHeader {
         })?;
         let header = ShardHeader { width, vocab_size: u64_at(16), count: u64_at(24), blake3: hash_at(32) };
         let expected = header.count.saturating_mul(width as u64).saturating_add(HEADER_BYTES as u64);
-        if bytes.len() as u64 != expected {
-            return Err(DataError::Truncated { path: path.into(), expected, found: bytes.len() as u64 });
+        if file_bytes != expected {
+            return Err(DataError::Truncated { path: path.into(), expected, found: file_bytes });
         }
         Ok(header)
     }

@@ -134,7 +134,7 @@ impl<'a> Attempt<'a> {
                 checkpoint.belongs_to(&artifact_hash, &config_hash)?;
                 let names: Vec<String> = executor.state_names().into_iter().map(String::from).collect();
                 for name in &names {
-                    checkpoint.copy_into(name, bytemuck::cast_slice_mut(executor.state_mut(name)?))?;
+                    checkpoint.read_into(name, bytemuck::cast_slice_mut(executor.state_mut(name)?))?;
                 }
                 let meta = &checkpoint.meta;
                 from = Position {
