@@ -6,6 +6,7 @@
 //! column), outer (one per row), inner (one per column, read only), or scalar.
 
 use super::decision::Reason;
+use super::order::{Place, Places};
 use crate::graph::{Axes, Graph, Op, ReduceKind, Shape, TensorType, Value};
 use isoflop_kernels::DType;
 use petgraph::stable_graph::NodeIndex;
@@ -22,6 +23,17 @@ pub enum Level {
     Scalar,
 }
 
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Full => "full",
+            Level::Outer => "outer",
+            Level::Inner => "inner",
+            Level::Scalar => "scalar",
+        }
+    }
+}
+
 /// How an item reads a source: as it is, or repeated by a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -32,6 +44,17 @@ pub enum Access {
     Suffix,
     /// The source is a scalar.
     Splat,
+}
+
+impl Access {
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Direct => "direct",
+            Access::Prefix => "prefix",
+            Access::Suffix => "suffix",
+            Access::Splat => "splat",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,18 +203,20 @@ impl<'g> Draft<'g> {
     /// These nodes of `g`, in topological order, as one kernel, or why they cannot be.
     pub fn of(g: &'g Graph, nodes: &[NodeIndex]) -> Result<Draft<'g>, Reason> {
         let readings: Vec<Reading> = nodes.iter().map(|&n| Reading::of(g, n)).collect();
-        Draft::with(g, nodes, readings.iter())
+        Draft::with(g, nodes, readings.iter(), &mut Places::new(g.index_bound()))
     }
 
-    /// As [`Draft::of`], with what is known of each node.
+    /// As [`Draft::of`], with what is known of each node, and a table to look them up in.
     pub fn with<'a>(
         g: &'g Graph,
         nodes: &[NodeIndex],
         readings: impl Iterator<Item = &'a Reading<'g>>,
+        places: &mut Places,
     ) -> Result<Draft<'g>, Reason>
     where
         'g: 'a,
     {
+        places.clear();
         let mut draft = Draft {
             full: Shape::new(),
             split: None,
@@ -205,15 +230,22 @@ impl<'g> Draft<'g> {
                 .map(|s| match *s {
                     Resolved::Constant(c) => Source::Constant(c),
                     Resolved::Iota(axis) => Source::Iota(axis),
-                    // Lists of a kernel are short: looking along them costs less than a table.
-                    Resolved::Value(from, access) => {
-                        match nodes[..draft.items.len()].iter().position(|&m| m == from.node) {
-                            Some(index) => Source::Item { index, access },
-                            None => Source::Input { index: draft.input(g, from), access },
+                    Resolved::Value(from, access) => match places.get(from.node.index()) {
+                        Some(Place::Item(index)) => Source::Item { index, access },
+                        Some(Place::Input(index)) if draft.inputs[index] == from => {
+                            Source::Input { index, access }
                         }
-                    }
+                        // Another result of a node that is an input already.
+                        Some(_) => Source::Input { index: draft.input(g, from), access },
+                        None => {
+                            let index = draft.new_input(g, from);
+                            places.set(from.node.index(), Place::Input(index));
+                            Source::Input { index, access }
+                        }
+                    },
                 })
                 .collect();
+            places.set(n.index(), Place::Item(draft.items.len()));
             let result = &g.node(n).results[0];
             let op = g.op(n);
             draft.items.push(DraftItem { node: n, op, sources, result, operand, work, level: Level::Full });
@@ -230,11 +262,13 @@ impl<'g> Draft<'g> {
 
     /// Which input `v` is, as a new one where it is none yet.
     fn input(&mut self, g: &'g Graph, v: Value) -> usize {
-        self.inputs.iter().position(|&i| i == v).unwrap_or_else(|| {
-            self.inputs.push(v);
-            self.input_types.push(g.ty(v));
-            self.inputs.len() - 1
-        })
+        self.inputs.iter().position(|&i| i == v).unwrap_or_else(|| self.new_input(g, v))
+    }
+
+    fn new_input(&mut self, g: &'g Graph, v: Value) -> usize {
+        self.inputs.push(v);
+        self.input_types.push(g.ty(v));
+        self.inputs.len() - 1
     }
 
     fn find_domain(&mut self) -> Result<(), Reason> {

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Op, Value};
 use crate::lower::{Lowered, lower};
 use body::{Draft, MAX_ARGS, Reading, Resolved, is_item, resolve};
 use decision::{Decision, Outcome, Reason};
-use order::{Marks, Order};
+use order::{Marks, Order, Places};
 use outline::outline;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -149,6 +149,7 @@ struct Fusion<'a> {
     order: Order,
     /// Nodes that `decision` has seen.
     marks: Marks,
+    places: Places,
     /// Number of the current search, and of the last search that saw each cluster.
     search: u32,
     seen_at: Vec<u32>,
@@ -176,6 +177,7 @@ impl<'a> Fusion<'a> {
         for o in &g.outputs {
             is_output[o.value.node.index()] = true;
         }
+        let mut places = Places::new(bound);
         let mut clusters = Vec::with_capacity(bound);
         clusters.resize_with(bound, || Cluster { nodes: Vec::new(), version: 0 });
         for (p, &n) in topological.iter().enumerate() {
@@ -183,7 +185,7 @@ impl<'a> Fusion<'a> {
             position[i] = p as u32;
             if is_item(g.op(n)) {
                 let reading = Reading::of(g, n);
-                fusable[i] = Draft::with(g, &[n], std::iter::once(&reading)).is_ok();
+                fusable[i] = Draft::with(g, &[n], std::iter::once(&reading), &mut places).is_ok();
                 readings[i] = Some(reading);
             }
             let mut list: SmallVec<[Value; 4]> = SmallVec::new();
@@ -219,6 +221,7 @@ impl<'a> Fusion<'a> {
             clusters,
             order,
             marks: Marks::new(bound),
+            places,
             search: 0,
             seen_at,
         }
@@ -354,12 +357,13 @@ impl<'a> Fusion<'a> {
         let mut counted: SmallVec<[Value; 8]> = SmallVec::new();
         let in_a = &self.clusters[a as usize].nodes;
         let mark = self.marks.next();
-        for v in in_a.iter().flat_map(|&n| &self.reads[n as usize]) {
+        for v in in_a.iter().flat_map(|&n| &self.reads[n as usize]).filter(|v| v.result == 0) {
             self.marks.set(v.node.index(), mark);
         }
-        // Another result of the same node has its mark too.
-        let a_reads = |v: &Value| {
-            self.marks.has(v.node.index(), mark) && in_a.iter().any(|&n| self.reads[n as usize].contains(v))
+        // Marks are for first results, which nearly all are.
+        let a_reads = |v: &Value| match v.result {
+            0 => self.marks.has(v.node.index(), mark),
+            _ => in_a.iter().any(|&n| self.reads[n as usize].contains(v)),
         };
         for &n in &self.clusters[b as usize].nodes {
             for &v in &self.reads[n as usize] {
@@ -421,7 +425,7 @@ impl<'a> Fusion<'a> {
         nodes.sort_unstable_by_key(|&n| self.position[n as usize]);
         let indices: Vec<NodeIndex> = nodes.iter().map(|&n| NodeIndex::new(n as usize)).collect();
         let readings = nodes.iter().filter_map(|&n| self.readings[n as usize].as_ref());
-        let draft = Draft::with(self.g, &indices, readings)?;
+        let draft = Draft::with(self.g, &indices, readings, &mut self.places)?;
         if self.outputs_of(&nodes) + draft.n_inputs() > MAX_ARGS {
             return Err(Reason::TooManyArguments);
         }

@@ -58,6 +58,38 @@ impl Marks {
     }
 }
 
+/// Where nodes stand in the kernel that is being drafted; emptied like [`Marks`].
+pub struct Places {
+    of: Vec<(u32, Place)>,
+    last: u32,
+}
+
+/// An item of the kernel, or one of its inputs, by position among them.
+#[derive(Clone, Copy)]
+pub enum Place {
+    Item(usize),
+    Input(usize),
+}
+
+impl Places {
+    pub fn new(len: usize) -> Self {
+        Places { of: vec![(0, Place::Item(0)); len], last: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.last += 1;
+    }
+
+    pub fn set(&mut self, i: usize, place: Place) {
+        self.of[i] = (self.last, place);
+    }
+
+    pub fn get(&self, i: usize) -> Option<Place> {
+        let (mark, place) = self.of[i];
+        (mark == self.last).then_some(place)
+    }
+}
+
 pub struct Order {
     /// Place of each cluster; places are distinct, not dense.
     place: Vec<u32>,

@@ -106,21 +106,22 @@ impl KernelSpec {
         let mut s = String::new();
         match &self.kind {
             Kind::Region(b) => {
-                let types: Vec<_> = b.input_types.iter().map(|t| t.dtype).collect();
-                let columns = b.split.map(|_| b.columns());
-                let _ = write!(s, "region {columns:?} {types:?}");
+                let _ = write!(s, "region {:?}", b.split.map(|_| b.columns()));
+                for ty in &b.input_types {
+                    s.extend([" ", ty.dtype.name()]);
+                }
                 for (k, i) in b.items.iter().enumerate() {
-                    let (level, result) = (i.level, b.result_level(k));
-                    let op = match &i.op {
-                        Op::Reduce { kind, .. } => format!("{kind:?}"),
-                        op => format!("{op:?}"),
-                    };
-                    let _ = write!(s, "; {op} {:?} {:?} {level:?} {result:?}", i.operand, i.result.dtype);
+                    let types = [i.operand, i.result.dtype].map(DType::name);
+                    let levels = [i.level, b.result_level(k)].map(Level::name);
+                    s.extend(["; ", i.op.mnemonic()]);
+                    types.into_iter().chain(levels).for_each(|word| s.extend([" ", word]));
                     for source in &i.sources {
-                        // Of an index only whether it is the row's or the column's matters.
-                        let _ = match source {
+                        let _ = match *source {
+                            Source::Item { index, access } => write!(s, " %{index} {}", access.name()),
+                            Source::Input { index, access } => write!(s, " in{index} {}", access.name()),
+                            Source::Constant(c) => write!(s, " {:x}", c.to_bits()),
+                            // Of an index only whether it is the row's or the column's matters.
                             Source::Iota(axis) => write!(s, " iota{}", b.full.len() - axis),
-                            source => write!(s, " {source:?}"),
                         };
                     }
                 }
@@ -136,7 +137,7 @@ impl KernelSpec {
             }
         }
         for o in &self.outputs {
-            let _ = write!(s, " -> {} {:?} {:?}", o.item, o.ty.dtype, o.in_place);
+            let _ = write!(s, " -> {} {} {:?}", o.item, o.ty.dtype.name(), o.in_place);
         }
         s
     }
