@@ -1,15 +1,17 @@
 //! Fit and report of a study: what `isoflop fit` and `isoflop report` read and write.
 
 use crate::file::{self, ReadError};
+use crate::fit::input::{InputError, ReadOptions, of_study, read_file};
 use crate::fit::{
-    Curve, FitError, FitOptions, FitReport, RunRecord, RunStatus, fit_runs, read_curve, read_runs,
+    Curve, FitDocument, FitError, FitOptions, FitReport, LossColumn, ParamCount, RunRecord, RunStatus,
+    fit_input, fit_runs, read_curve, read_runs,
 };
 use crate::report::{ReportError, ReportInput, render};
 use crate::step_times::step_times;
 use crate::study::{Study, StudyError};
 use isoflop_runtime::metrics::MetricsError;
 use isoflop_runtime::rundir::{FileError, RunDir, replace};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
@@ -19,6 +21,8 @@ pub enum ResultsError {
     Sweep(#[from] ReadError),
     #[error(transparent)]
     Fit(#[from] FitError),
+    #[error(transparent)]
+    Input(#[from] InputError),
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error(transparent)]
@@ -61,19 +65,56 @@ pub fn options(study: &Study) -> Result<FitOptions, ResultsError> {
     Ok(file::read(&study.sweep_file())?.fit)
 }
 
-/// Fits the study and writes fit.json.
+/// Fits the study and writes fit.json, or `out` where given.
 ///
 /// # Errors
 /// When there is too little to fit, or something cannot be read or written.
-pub fn fit(study: &Study, options: &FitOptions) -> Result<FitReport, ResultsError> {
+pub fn fit(
+    study: &Study,
+    options: &FitOptions,
+    out: Option<&Path>,
+) -> Result<(FitReport, FitDocument), ResultsError> {
     let results = read(study)?;
     let report = fit_runs(&results.runs, &results.curves, options)?;
-    let path = study.dir().join("fit.json");
-    let mut json = serde_json::to_vec_pretty(&report)
-        .map_err(|source| ResultsError::Json { path: path.clone(), source })?;
+    let source = of_study(&study.runs_file())?;
+    let document = FitDocument::of_study(&report, &results.curves, options, source);
+    let own = study.dir().join("fit.json");
+    write(out.unwrap_or(&own), &document)?;
+    Ok((report, document))
+}
+
+/// Fits a table of runs. Writes nothing but `out`, where given. The loss and the count of parameters are those of
+/// `options` if `chosen`, else what the table has.
+///
+/// # Errors
+/// When the table cannot be read or fitted, or `out` not be written.
+pub fn fit_table(
+    path: &Path,
+    reading: &ReadOptions,
+    options: &FitOptions,
+    chosen: [bool; 2],
+    out: Option<&Path>,
+) -> Result<FitDocument, ResultsError> {
+    let input = read_file(path, reading)?;
+    let mut options = options.clone();
+    if !chosen[0] && !input.has_validation_loss() {
+        options.loss = LossColumn::Train;
+    }
+    if !chosen[1] && input.only_non_embedding() {
+        options.params = ParamCount::NonEmbedding;
+    }
+    let document = fit_input(&input, &options)?;
+    if let Some(out) = out {
+        write(out, &document)?;
+    }
+    Ok(document)
+}
+
+fn write(path: &Path, document: &FitDocument) -> Result<(), ResultsError> {
+    let mut json = serde_json::to_vec_pretty(document)
+        .map_err(|source| ResultsError::Json { path: path.to_owned(), source })?;
     json.push(b'\n');
-    replace(&path, &json, true)?;
-    Ok(report)
+    Ok(replace(path, &json, true)?)
 }
 
 /// Fits the study, if it can be fitted yet, and writes report.html. Returns the page's path.
@@ -84,8 +125,8 @@ pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
     // A directory that is no study is told apart from one whose sweep file is broken.
     let plan = study.read_plan()?;
     let sweep = file::read(&study.sweep_file())?;
-    let (fit, fit_error) = match fit(study, &sweep.fit) {
-        Ok(report) => (Some(report), String::new()),
+    let (fit, fit_error) = match fit(study, &sweep.fit, None) {
+        Ok((report, _)) => (Some(report), String::new()),
         Err(ResultsError::Fit(e)) => (None, e.to_string()),
         Err(e) => return Err(e),
     };

@@ -1,13 +1,16 @@
 //! Scaling laws from finished runs: approaches 1, 2 and 3 of Hoffmann et al. 2022 side by side, with intervals and warnings.
 //!
-//! [`read_runs`] and [`read_curve`] read a study's runs.csv and metrics.csv; [`fit_runs`] fits them; its [`FitReport`]
-//! serialises to fit.json. The same input gives the same bytes, on any number of threads.
+//! [`read_runs`] and [`read_curve`] read a study's runs.csv and metrics.csv, [`input::read_file`] any other table;
+//! [`fit_runs`] fits them; a [`FitDocument`] serialises to fit.json. The same input gives the same bytes, on any number
+//! of threads.
 
 mod bootstrap;
 mod checks;
+mod document;
 mod envelope;
 mod error;
 mod huber;
+pub mod input;
 mod options;
 mod parabola;
 mod parametric;
@@ -17,10 +20,12 @@ mod result;
 mod starts;
 mod warnings;
 
+pub use document::{DocumentFit, DocumentInputs, DocumentWarning, FitDocument, GroupInputs, fit_input};
 pub use error::FitError;
+pub use input::study::{read_curve, read_runs, write_runs};
 pub use options::{FitOptions, LossColumn, ParamCount};
 pub use parametric::DELTA;
-pub use records::{Curve, CurvePoint, RunRecord, RunStatus, read_curve, read_runs, write_runs};
+pub use records::{Curve, CurvePoint, RunRecord, RunStatus};
 pub use result::*;
 pub use warnings::{flops as format_flops, human as format_count};
 

@@ -20,7 +20,7 @@ pub enum ParamCount {
 }
 
 /// Options of [`fit_runs`](super::fit_runs).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitOptions {
     /// Any of 1, 2, 3.
     pub approaches: Vec<u8>,

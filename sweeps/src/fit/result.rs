@@ -216,6 +216,14 @@ pub enum WarningCode {
     RunsLeftOut,
     /// FLOPs were counted by more than one convention.
     MixedConventions,
+    /// Rows of a table have a status that is not known.
+    UnknownStatus,
+    /// A table has several rows of one run.
+    RepeatedRuns,
+    /// Losses of a table above any uniform guess.
+    LossAboveUniform,
+    /// A table's loss was read from one of several columns.
+    ColumnChosen,
     /// Fewer than five model sizes.
     FewModels,
     /// An approach that was asked for cannot be fitted.

@@ -73,6 +73,10 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
     let title = |code| match code {
         WarningCode::RunsLeftOut => "Runs left out",
         WarningCode::MixedConventions => "Mixed FLOP counts",
+        WarningCode::UnknownStatus => "Unknown statuses",
+        WarningCode::RepeatedRuns => "Several rows of a run",
+        WarningCode::LossAboveUniform => "Losses above any guess",
+        WarningCode::ColumnChosen => "Choice of a column",
         WarningCode::FewModels => "Few models",
         WarningCode::ApproachUnavailable => "Approach not fitted",
         WarningCode::MinimumAtEdge => "Minimum at the edge",

@@ -1,0 +1,214 @@
+//! fit.json: the fits of all groups, their warnings, and what they rest on, down to the hash of every row.
+
+use super::error::FitError;
+use super::fit_runs;
+use super::input::{Input, RowsLeftOut, Source};
+use super::options::FitOptions;
+use super::records::{Curve, RunRecord};
+use super::result::{Fit, FitReport, HeldOut, Inputs, Warning, WarningCode};
+use serde::{Deserialize, Serialize};
+
+/// Everything that `isoflop fit` found. The same input and options give the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitDocument {
+    pub fits: Vec<DocumentFit>,
+    pub warnings: Vec<DocumentWarning>,
+    pub inputs: DocumentInputs,
+}
+
+/// One approach's result, for one group where there are groups.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentFit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(flatten)]
+    pub fit: Fit,
+    /// Approach 3: the largest budget predicted from the smaller ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+    /// Approach 3: the fit without outliers, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_outliers: Option<Box<Fit>>,
+}
+
+/// A warning, and the group it is about where there are groups.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentWarning {
+    #[serde(flatten)]
+    pub warning: Warning,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// What was fitted, with which options, by which version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentInputs {
+    /// The version of isoflop.
+    pub version: String,
+    /// The table of runs.
+    pub source: Source,
+    pub options: FitOptions,
+    /// blake3 over the training curves given; none without curves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curves_blake3: Option<String>,
+    /// What was fitted; for groups see `groups`.
+    #[serde(flatten)]
+    pub fitted: Option<Inputs>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupInputs>,
+}
+
+/// What was fitted of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupInputs {
+    pub group: String,
+    #[serde(flatten)]
+    pub fitted: Inputs,
+}
+
+/// The runs and curves of one group.
+struct Group {
+    name: Option<String>,
+    runs: Vec<RunRecord>,
+    curves: Vec<Curve>,
+}
+
+impl FitDocument {
+    /// The document of a study's fit.
+    pub fn of_study(
+        report: &FitReport,
+        curves: &[Curve],
+        options: &FitOptions,
+        source: Source,
+    ) -> FitDocument {
+        let mut document = FitDocument::empty(curves, options, source);
+        document.add(None, report.clone());
+        document
+    }
+
+    fn empty(curves: &[Curve], options: &FitOptions, source: Source) -> FitDocument {
+        FitDocument {
+            fits: Vec::new(),
+            warnings: Vec::new(),
+            inputs: DocumentInputs {
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                source,
+                options: options.clone(),
+                curves_blake3: (!curves.is_empty()).then(|| hash(curves)),
+                fitted: None,
+                groups: Vec::new(),
+            },
+        }
+    }
+
+    fn add(&mut self, group: Option<&str>, report: FitReport) {
+        let group = group.map(str::to_string);
+        let FitReport { fits, warnings, mut held_out, mut without_outliers, inputs } = report;
+        for fit in fits {
+            let third = fit.approach == 3;
+            self.fits.push(DocumentFit {
+                group: group.clone(),
+                fit,
+                held_out: if third { held_out.take() } else { None },
+                without_outliers: if third { without_outliers.take().map(Box::new) } else { None },
+            });
+        }
+        let named = |warning| DocumentWarning { warning, group: group.clone() };
+        self.warnings.extend(warnings.into_iter().map(named));
+        match group {
+            Some(group) => self.inputs.groups.push(GroupInputs { group, fitted: inputs }),
+            None => self.inputs.fitted = Some(inputs),
+        }
+    }
+
+    /// The fits' inputs: of each group, or the only ones.
+    pub fn fitted(&self) -> impl Iterator<Item = (Option<&str>, &Inputs)> {
+        let groups = self.inputs.groups.iter().map(|g| (Some(g.group.as_str()), &g.fitted));
+        self.inputs.fitted.iter().map(|i| (None, i)).chain(groups)
+    }
+
+    /// Rows or runs that were left out, by the reader or by the fits.
+    pub fn left_out(&self) -> RowsLeftOut {
+        let mut all = self.inputs.source.left_out.clone();
+        for (_, inputs) in self.fitted() {
+            for run in &inputs.left_out {
+                all.add(run.id.clone(), &run.why, run.why.clone());
+            }
+        }
+        all
+    }
+}
+
+/// Fits a table, each group by itself.
+///
+/// # Errors
+/// As [`fit_runs`]; with groups, when no group can be fitted. A group that cannot be fitted beside others is a warning.
+pub fn fit_input(input: &Input, options: &FitOptions) -> Result<FitDocument, FitError> {
+    let mut document = FitDocument::empty(&input.curves, options, input.source.clone());
+    document
+        .warnings
+        .extend(input.warnings.iter().map(|w| DocumentWarning { warning: w.clone(), group: None }));
+    if input.groups.is_empty() {
+        document.add(None, fit_runs(&input.runs, &input.curves, options)?);
+        return Ok(document);
+    }
+    let mut failed = None;
+    for group in groups(input) {
+        match fit_runs(&group.runs, &group.curves, options) {
+            Ok(report) => document.add(group.name.as_deref(), report),
+            Err(error) => {
+                let message = format!("Nothing was fitted: {error}.");
+                let (code, value) = (WarningCode::ApproachUnavailable, group.runs.len() as f64);
+                document
+                    .warnings
+                    .push(DocumentWarning { warning: Warning { code, message, value }, group: group.name });
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if document.fits.is_empty() => Err(error),
+        _ => Ok(document),
+    }
+}
+
+/// Groups in the order in which they appear.
+fn groups(input: &Input) -> Vec<Group> {
+    let mut order = std::collections::HashMap::new();
+    let mut found: Vec<Group> = Vec::new();
+    for (run, name) in input.runs.iter().zip(&input.groups) {
+        let place = *order.entry(name.as_str()).or_insert_with(|| {
+            found.push(Group { name: Some(name.clone()), runs: Vec::new(), curves: Vec::new() });
+            found.len() - 1
+        });
+        found[place].runs.push(run.clone());
+    }
+    for group in &mut found {
+        let names: std::collections::HashSet<&str> = group.runs.iter().map(|r| r.id.as_str()).collect();
+        group.curves = input.curves.iter().filter(|c| names.contains(c.run.as_str())).cloned().collect();
+    }
+    found
+}
+
+/// blake3 over names and numbers of the curves.
+fn hash(curves: &[Curve]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for curve in curves {
+        hasher.update(&(curve.run.len() as u64).to_le_bytes()).update(curve.run.as_bytes());
+        for p in &curve.points {
+            let missing = f64::NAN;
+            let numbers = [
+                p.tokens,
+                p.flops,
+                p.train_loss.unwrap_or(missing),
+                p.validation_loss.unwrap_or(missing),
+                p.lr.unwrap_or(missing),
+            ];
+            hasher.update(&p.step.to_le_bytes());
+            for number in numbers {
+                hasher.update(&number.to_bits().to_le_bytes());
+            }
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
