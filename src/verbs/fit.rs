@@ -164,6 +164,11 @@ fn law(fit: &Fit) -> String {
         Params::Power { n_coefficient, d_coefficient } => {
             format!("N* = {n_coefficient:.3e} C^a, D* = {d_coefficient:.3e} C^b")
         }
+        Params::Kaplan(l) => {
+            let rho = l.alpha_n / l.alpha_d;
+            format!("L = (({:.3e}/N)^{rho:.3} + {:.3e}/D)^{:.3}", l.n_c, l.d_c, l.alpha_d)
+        }
+        Params::Compute(l) => format!("L = {:.3} + {:.4}/C^{:.3}", l.e, l.a, l.alpha),
     }
 }
 
@@ -236,7 +241,7 @@ fn optima(document: &FitDocument, grouped: bool) -> comfy_table::Table {
             let of_group = document.fits.iter().filter(|f| f.group.as_deref() == group);
             // A law with a parameter on its bound has no optimum worth a number.
             for DocumentFit { fit, .. } in of_group.filter(|f| !f.fit.optimum.is_empty()) {
-                let (n, d) = fit.optimum_at(*target, inputs.flops_per_param_token);
+                let Some((n, d)) = fit.optimum_at(*target, inputs.flops_per_param_token) else { continue };
                 let cells =
                     [format_flops(*target), fit.approach.to_string(), format_count(n), format_count(d)];
                 table.add_row(row(grouped, group, cells));

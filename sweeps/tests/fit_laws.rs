@@ -15,7 +15,7 @@ fn only(approach: u8, runs: &[RunRecord], bootstrap: usize) -> Fit {
 fn law(fit: &Fit) -> LossParams {
     match fit.params {
         Params::Loss(law) => law,
-        Params::Power { .. } => panic!("approach {} has no loss law", fit.approach),
+        other => panic!("approach {} has another law: {other:?}", fit.approach),
     }
 }
 

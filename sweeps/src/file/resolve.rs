@@ -273,6 +273,7 @@ fn fit(source: &Source<'_>, table: &schema::FitTable) -> Checked<FitOptions> {
         loss: table.loss.unwrap_or(usual.loss),
         params: table.params.unwrap_or(usual.params),
         targets,
+        ..FitOptions::default()
     })
 }
 

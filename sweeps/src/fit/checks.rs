@@ -1,9 +1,9 @@
 //! Tests of a fit against data it should explain: the largest budget held out, and the law without its outliers.
 
-use super::options::FitOptions;
+use super::options::{FitOptions, Starts};
 use super::parabola::budgets;
-use super::parametric::{self, Sample, Solution};
-use super::result::{Fit, HeldOut};
+use super::parametric::{self, Sample};
+use super::result::{Fit, HeldOut, Params};
 
 /// Residuals beyond this many robust standard deviations, and beyond `LEAST`, are outliers.
 const DEVIATIONS: f64 = 5.0;
@@ -13,7 +13,7 @@ const MAD: f64 = 1.4826;
 
 /// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)
 /// and predicts it. None when too few runs remain.
-pub(crate) fn held_out(samples: &[Sample]) -> Option<HeldOut> {
+pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldOut> {
     let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
     let by_budget = budgets(samples).pop().filter(|b| b.flops > 0.5 * top).map(|b| b.members);
     let is_held = |i: usize| match &by_budget {
@@ -23,14 +23,15 @@ pub(crate) fn held_out(samples: &[Sample]) -> Option<HeldOut> {
     let (held, kept): (Vec<_>, Vec<_>) = (0..samples.len()).partition(|&i| is_held(i));
     let kept: Vec<Sample> = kept.into_iter().map(|i| samples[i].clone()).collect();
     parametric::possible(&kept).ok()?;
-    let law = parametric::solve(&parametric::points(&kept), &vec![1.0; kept.len()])?.law;
+    let options = FitOptions { starts: Starts::Projection, ..options.clone() };
+    let law = parametric::solve(&kept, &options)?.law;
     let (mut error, mut baseline_error) = (0.0, 0.0);
     let mut flops = [f64::INFINITY, 0.0f64];
     for run in held.iter().map(|&i| &samples[i]) {
         let distance =
             |s: &Sample| (s.params / run.params).ln().powi(2) + (s.tokens / run.tokens).ln().powi(2);
         let nearest = kept.iter().min_by(|p, q| distance(p).total_cmp(&distance(q)))?;
-        error += (law.loss(run.params, run.tokens) / run.loss - 1.0).abs();
+        error += (law.loss(run.params, run.tokens)? / run.loss - 1.0).abs();
         baseline_error += (nearest.loss / run.loss - 1.0).abs();
         flops = [flops[0].min(run.flops), flops[1].max(run.flops)];
     }
@@ -40,11 +41,11 @@ pub(crate) fn held_out(samples: &[Sample]) -> Option<HeldOut> {
 
 /// Indices of the samples far from the law. None when there are fewer than 8 samples or more than a fifth are far:
 /// then it is the law that does not fit.
-pub(crate) fn outliers(samples: &[Sample], solution: &Solution) -> Vec<usize> {
+pub(crate) fn outliers(samples: &[Sample], law: &Params) -> Vec<usize> {
     if samples.len() < 8 {
         return Vec::new();
     }
-    let residuals = parametric::residuals(&parametric::points(samples), &solution.theta);
+    let residuals = parametric::residuals(samples, law);
     let centre = median(residuals.clone());
     let spread = MAD * median(residuals.iter().map(|r| (r - centre).abs()).collect());
     let limit = (DEVIATIONS * spread).max(LEAST);
@@ -63,7 +64,8 @@ pub(crate) fn fit_without(
     let kept: Vec<Sample> =
         (0..samples.len()).filter(|i| !outliers.contains(i)).map(|i| samples[i].clone()).collect();
     parametric::possible(&kept).ok()?;
-    parametric::fit(&kept, flops_per_param_token, grid, options)
+    let options = FitOptions { starts: Starts::Projection, profile: false, ..options.clone() };
+    parametric::fit(&kept, flops_per_param_token, grid, &options)
 }
 
 /// The middle value; 0 of nothing.

@@ -5,7 +5,7 @@ use super::fit_runs;
 use super::input::{Input, RowsLeftOut, Source};
 use super::options::FitOptions;
 use super::records::{Curve, RunRecord};
-use super::result::{Fit, FitReport, HeldOut, Inputs, Warning, WarningCode};
+use super::result::{Fit, FitReport, HeldOut, Inputs, SeedNoise, Variant, Warning, WarningCode};
 use serde::{Deserialize, Serialize};
 
 /// Everything that `isoflop fit` found. The same input and options give the same bytes.
@@ -29,6 +29,12 @@ pub struct DocumentFit {
     /// Approach 3: the fit without outliers, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_outliers: Option<Box<Fit>>,
+    /// Approach 3: other laws that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// Approach 3: what repeats say about noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_noise: Option<SeedNoise>,
 }
 
 /// A warning, and the group it is about where there are groups.
@@ -103,7 +109,8 @@ impl FitDocument {
 
     fn add(&mut self, group: Option<&str>, report: FitReport) {
         let group = group.map(str::to_string);
-        let FitReport { fits, warnings, mut held_out, mut without_outliers, inputs } = report;
+        let FitReport { fits, warnings, mut held_out, mut without_outliers, mut variants, seed_noise, inputs } =
+            report;
         for fit in fits {
             let third = fit.approach == 3;
             self.fits.push(DocumentFit {
@@ -111,6 +118,8 @@ impl FitDocument {
                 fit,
                 held_out: if third { held_out.take() } else { None },
                 without_outliers: if third { without_outliers.take().map(Box::new) } else { None },
+                variants: if third { std::mem::take(&mut variants) } else { Vec::new() },
+                seed_noise: seed_noise.filter(|_| third),
             });
         }
         let named = |warning| DocumentWarning { warning, group: group.clone() };

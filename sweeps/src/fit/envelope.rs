@@ -1,6 +1,6 @@
 //! Approach 1: the lower envelope of the training curves over compute. Hoffmann et al. 2022, section 3.1.
 
-use super::bootstrap::{draw, resample};
+use super::intervals::resampled;
 use super::options::FitOptions;
 use super::parametric::Sample;
 use super::power::{self, Pair};
@@ -163,10 +163,9 @@ pub(crate) fn fit(
         ));
     };
     let everything = vec![(0..n).collect::<Vec<_>>()];
-    let draws = resample(options.bootstrap, |k| {
-        laws(&envelope(&grid, &draw(options.seed, k, n, &everything), flops_per_param_token))
-    });
-    let mut fit = power::fit(1, n, best, &draws, wanted, options);
+    let resampled =
+        resampled(options, n, &everything, |weights| laws(&envelope(&grid, weights, flops_per_param_token)));
+    let mut fit = power::fit((1, "envelope"), n, best, &resampled, wanted, options);
     fit.envelope = points;
     Ok(fit)
 }

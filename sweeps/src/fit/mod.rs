@@ -4,27 +4,28 @@
 //! [`fit_runs`] fits them; a [`FitDocument`] serialises to fit.json. The same input gives the same bytes, on any number
 //! of threads.
 
-mod bootstrap;
 mod checks;
 mod document;
 mod envelope;
 mod error;
-mod huber;
 pub mod input;
+mod intervals;
+mod law;
 mod options;
 mod parabola;
 mod parametric;
+mod params;
 mod power;
 mod records;
 mod result;
-mod starts;
 mod warnings;
 
 pub use document::{DocumentFit, DocumentInputs, DocumentWarning, FitDocument, GroupInputs, fit_input};
 pub use error::FitError;
 pub use input::study::{read_curve, read_runs, write_runs};
-pub use options::{FitOptions, LossColumn, ParamCount};
-pub use parametric::DELTA;
+pub use options::{
+    DELTA, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount, Starts,
+};
 pub use records::{Curve, CurvePoint, RunRecord, RunStatus};
 pub use result::*;
 pub use warnings::{flops as format_flops, human as format_count};
@@ -95,7 +96,7 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
                     1 => warnings.extend(warnings::decaying(&envelope::decaying(&names, curves))),
                     2 => warnings.extend(warnings::of_minima(&fit.minima, true)),
                     _ => {
-                        held_out = checks::held_out(&samples);
+                        held_out = checks::held_out(&samples, options);
                         without_outliers = outliers(&samples, &names, &fit, k, &grid, options, &mut warnings);
                     }
                 }
@@ -111,13 +112,20 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
             }
         }
     }
+    let mut variants = Vec::new();
+    for &form in &options.variants {
+        match parametric::variant(&samples, form, options) {
+            Ok(variant) => variants.push(variant),
+            Err(why) => warnings.push(warnings::no_variant(form, &why)),
+        }
+    }
     if fits.is_empty() {
         return Err(FitError::TooFewRuns { n, reasons: reasons.join("; ") });
     }
     warnings.extend(warnings::disagreements(&fits));
     warnings.extend(warnings::extrapolations(&options.targets, inputs.flops[1]));
     warnings.extend(held_out.as_ref().and_then(warnings::held_out));
-    Ok(FitReport { fits, warnings, held_out, without_outliers, inputs })
+    Ok(FitReport { fits, warnings, held_out, without_outliers, variants, seed_noise: None, inputs })
 }
 
 /// The finished runs with a loss, and why the others are left out.
@@ -146,6 +154,7 @@ fn usable(runs: &[RunRecord], options: &FitOptions) -> Result<(Vec<Sample>, Vec<
                     flops: check("flops", run.flops)?,
                     budget: run.budget.map(|b| check("budget", b)).transpose()?,
                     loss: check(field, loss)?,
+                    weight: 1.0,
                 });
                 continue;
             }
@@ -204,8 +213,7 @@ fn outliers(
     options: &FitOptions,
     warnings: &mut Vec<Warning>,
 ) -> Option<Fit> {
-    let solution = parametric::solve(&parametric::points(samples), &vec![1.0; samples.len()])?;
-    let far = checks::outliers(samples, &solution);
+    let far = checks::outliers(samples, &fit.params);
     let sound = matches!(fit.status, FitStatus::Converged | FitStatus::BoundaryStart);
     if far.is_empty() || !sound {
         return None;

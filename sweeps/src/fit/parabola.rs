@@ -1,7 +1,7 @@
 //! Approach 2: a parabola of the loss in ln N for each isoFLOP budget, and power laws through the minima.
 //! Hoffmann et al. 2022, section 3.2; budgets whose minimum is at an end are dropped as by Porian et al. 2024.
 
-use super::bootstrap::{draw, resample};
+use super::intervals::resampled;
 use super::options::FitOptions;
 use super::parametric::Sample;
 use super::power::{self, Pair};
@@ -133,15 +133,14 @@ pub(crate) fn fit(
     let kept: Vec<Budget> =
         all.into_iter().filter(|b| minima.iter().filter(interior).any(|m| m.budget == b.flops)).collect();
     let strata: Vec<Vec<usize>> = kept.iter().map(|b| b.members.clone()).collect();
-    let draws = resample(options.bootstrap, |k| {
-        let weights = draw(options.seed, k, samples.len(), &strata);
+    let resampled = resampled(options, samples.len(), &strata, |weights| {
         let fitted: Vec<_> =
-            kept.iter().filter_map(|b| parabola(samples, b, &weights, flops_per_param_token)).collect();
+            kept.iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token)).collect();
         let inside = |m: &&IsoflopMinimum| m.params.is_some_and(|p| p > m.tried[0] && p < m.tried[1]);
         laws(fitted.iter().filter(inside))
     });
     let n = minima.iter().filter(interior).map(|m| m.runs).sum();
-    let mut fit = power::fit(2, n, best, &draws, grid, options);
+    let mut fit = power::fit((2, "parabola"), n, best, &resampled, grid, options);
     fit.minima = minima;
     Ok(fit)
 }
@@ -151,7 +150,15 @@ mod tests {
     use super::*;
 
     fn sample(record: usize, params: f64, budget: f64, loss: f64) -> Sample {
-        Sample { record, params, tokens: budget / 6.0 / params, flops: budget, budget: Some(budget), loss }
+        Sample {
+            record,
+            params,
+            tokens: budget / 6.0 / params,
+            flops: budget,
+            budget: Some(budget),
+            loss,
+            weight: 1.0,
+        }
     }
 
     #[test]

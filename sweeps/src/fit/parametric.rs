@@ -1,17 +1,11 @@
-//! Approach 3: L(N, D) = E + A / N^alpha + B / D^beta fitted to all runs at once. Hoffmann et al. 2022, section 3.3.
+//! Approach 3: a law of the loss in N and D fitted to all runs at once. Hoffmann et al. 2022, section 3.3.
 
-use super::bootstrap::{Named, draw, interval, resample};
-use super::huber::{Bounds, Minimum, Points, Vec5, minimise, residual};
-use super::options::FitOptions;
-use super::result::{Bootstrap, Estimate, Fit, FitStatus, LossParams, Optimum, Params};
-use super::starts::starts;
+use super::intervals::{Resampled, Sandwich, Spread, profiles, resampled, sandwich};
+use super::law::{Measure, Points, Solution, Solver};
+use super::options::{FitOptions, LawForm, Starts};
+use super::parabola::budgets;
+use super::result::{Bootstrap, Cloud, Covariance, Estimate, Fit, FitStatus, Optimum, Params, Variant};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Width of the quadratic part of the Huber loss, in log loss. Hoffmann et al. 2022.
-pub const DELTA: f64 = 1e-3;
-/// A term below this share of every loss is not determined by the data.
-const NEGLIGIBLE: f64 = 1e-4;
-const STARTS: usize = 6;
 
 /// A run as the fits see it.
 #[derive(Debug, Clone)]
@@ -23,15 +17,8 @@ pub(crate) struct Sample {
     pub flops: f64,
     pub budget: Option<f64>,
     pub loss: f64,
-}
-
-/// The law and how it was reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Solution {
-    pub law: LossParams,
-    pub theta: Vec5,
-    pub objective: f64,
-    pub status: FitStatus,
+    /// How much the run counts; 1 but for weights by seed noise.
+    pub weight: f64,
 }
 
 /// Whether five parameters can be asked of these samples, or the reason why not.
@@ -52,51 +39,134 @@ pub(crate) fn points(samples: &[Sample]) -> Points {
     Points::new(samples.iter().map(|s| (s.params, s.tokens, s.loss)))
 }
 
-fn law(points: &Points, theta: &Vec5) -> LossParams {
-    LossParams {
-        e: theta[0].exp(),
-        a: (theta[1] + theta[3] * points.x_mean).exp(),
-        b: (theta[2] + theta[4] * points.y_mean).exp(),
-        alpha: theta[3],
-        beta: theta[4],
-    }
+pub(crate) fn weights(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().map(|s| s.weight).collect()
 }
 
-/// Minimises from the best variable-projection starts, narrowing the Huber width to its value from 100 and 10 times it.
-pub(crate) fn solve(points: &Points, weights: &[f64]) -> Option<Solution> {
-    let bounds = Bounds::of(points);
-    let mut best: Option<(Minimum, bool)> = None;
-    for start in starts(points, STARTS) {
-        let mut theta = start.theta;
-        for wider in [100.0, 10.0] {
-            theta = minimise(points, weights, &theta, &bounds, wider * DELTA, 40).theta;
+/// The law of these samples without intervals.
+pub(crate) fn solve(samples: &[Sample], options: &FitOptions) -> Option<Solution> {
+    let points = points(samples);
+    Solver::new(&points, options.form, Measure::from(options)).solve(&weights(samples), options.starts)
+}
+
+/// The log residuals, model less measured.
+pub(crate) fn residuals(samples: &[Sample], law: &Params) -> Vec<f64> {
+    samples.iter().map(|s| (law.loss(s.params, s.tokens).unwrap_or(s.loss) / s.loss).ln()).collect()
+}
+
+/// A solution with everything that says how sure it is.
+struct Estimated {
+    solution: Solution,
+    resampled: Resampled<Params>,
+    covariance: Option<Covariance>,
+    profiles: BTreeMap<String, [f64; 2]>,
+}
+
+fn estimate(
+    points: &Points,
+    weights: &[f64],
+    strata: &[Vec<usize>],
+    form: LawForm,
+    options: &FitOptions,
+) -> Option<Estimated> {
+    let solver = Solver::new(points, form, Measure::from(options));
+    let solution = solver.solve(weights, options.starts)?;
+    let resampled = resampled(options, weights.len(), strata, |counts| {
+        let both: Vec<f64> = counts.iter().zip(weights).map(|(c, w)| c * w).collect();
+        solver.again(&both, &solution.theta).map(|theta| solver.law(&theta))
+    });
+    let sound = matches!(solution.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let sandwich = sandwich(&solver.problem, weights, &solution.theta).filter(|_| sound);
+    let profiles = match &sandwich {
+        Some(s) if options.profile => {
+            profiles(&solver.problem, weights, &solution.theta, s, form, options.level)
         }
-        let end = minimise(points, weights, &theta, &bounds, DELTA, 400);
-        if end.value.is_finite() && best.as_ref().is_none_or(|(b, _)| end.value < b.value) {
-            best = Some((end, start.boundary));
-        }
-    }
-    let (end, boundary) = best?;
-    let mut shares = [0.0f64; 3];
-    for i in 0..points.len() {
-        let (_, p) = residual(&end.theta, points.x[i], points.y[i], points.z[i]);
-        (0..3).for_each(|k| shares[k] = shares[k].max(p[k]));
-    }
-    let status = if bounds.touching(&end.theta).contains(&true) || shares.iter().any(|&s| s < NEGLIGIBLE) {
-        FitStatus::AtBound
-    } else if !end.converged {
-        FitStatus::Abnormal
-    } else if boundary {
-        FitStatus::BoundaryStart
-    } else {
-        FitStatus::Converged
+        _ => Vec::new(),
     };
-    Some(Solution { law: law(points, &end.theta), theta: end.theta, objective: end.value, status })
+    Some(Estimated {
+        covariance: sandwich.map(|s| covariance(points, form, &s)),
+        solution,
+        resampled,
+        profiles: profiles.into_iter().map(|(name, ends)| (name.to_string(), ends)).collect(),
+    })
 }
 
-/// The log residuals, model minus measured.
-pub(crate) fn residuals(points: &Points, theta: &Vec5) -> Vec<f64> {
-    (0..points.len()).map(|i| residual(theta, points.x[i], points.y[i], points.z[i]).0).collect()
+/// The covariance of the logarithms of the scales and of the exponents, from that of theta about the means.
+fn covariance(points: &Points, form: LawForm, sandwich: &Sandwich) -> Covariance {
+    let (x, y) = (points.x_mean, points.y_mean);
+    // Rows: each named quantity as a sum of the entries of theta.
+    let rows: Vec<(&str, [f64; 5])> = match form {
+        LawForm::Kaplan => vec![
+            // n and d are ln N_c and ln D_c but for factors that vary; the exponents are what is compared.
+            ("alpha_N / alpha_D", [0.0, 0.0, 1.0, 0.0, 0.0]),
+            ("alpha_D", [0.0, 0.0, 0.0, 1.0, 0.0]),
+        ],
+        LawForm::Compute => vec![
+            ("ln E", [1.0, 0.0, 0.0, 0.0, 0.0]),
+            ("ln A", [0.0, 1.0, 0.0, x, 0.0]),
+            ("alpha", [0.0, 0.0, 0.0, 1.0, 0.0]),
+        ],
+        _ => {
+            let mut rows = vec![
+                ("ln A", [0.0, 1.0, 0.0, x, 0.0]),
+                ("ln B", [0.0, 0.0, 1.0, 0.0, y]),
+                ("alpha", [0.0, 0.0, 0.0, 1.0, 0.0]),
+                ("beta", [0.0, 0.0, 0.0, 0.0, 1.0]),
+            ];
+            if !matches!(form, LawForm::FixedE(_)) {
+                rows.insert(0, ("ln E", [1.0, 0.0, 0.0, 0.0, 0.0]));
+            }
+            rows
+        }
+    };
+    let entry = |p: &[f64; 5], q: &[f64; 5]| -> f64 {
+        (0..5)
+            .flat_map(|i| (0..5).map(move |k| (i, k)))
+            .map(|(i, k)| p[i] * sandwich.theta[(i, k)] * q[k])
+            .sum()
+    };
+    Covariance {
+        names: rows.iter().map(|(name, _)| name.to_string()).collect(),
+        matrix: rows.iter().map(|(_, p)| rows.iter().map(|(_, q)| entry(p, q)).collect()).collect(),
+    }
+}
+
+fn strata(samples: &[Sample], stratified: bool) -> Vec<Vec<usize>> {
+    if !stratified {
+        return vec![(0..samples.len()).collect()];
+    }
+    let mut strata: Vec<Vec<usize>> = budgets(samples).into_iter().map(|b| b.members).collect();
+    let rest: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].budget.is_none()).collect();
+    strata.extend(Some(rest).filter(|r| !r.is_empty()));
+    strata
+}
+
+/// Intervals by name of a law's parameters and exponents.
+fn intervals(spread: &Spread<Params>) -> BTreeMap<String, [f64; 2]> {
+    let mut found = BTreeMap::new();
+    for (i, (name, _)) in spread.best.named().into_iter().enumerate() {
+        let value = |law: &Params| law.named().get(i).map_or(f64::NAN, |(_, v)| *v);
+        found.extend(spread.interval(&value).map(|ends| (name.to_string(), ends)));
+    }
+    if spread.best.exponents().is_some() {
+        let exponent = |pick: fn(super::Exponents) -> f64| {
+            spread.interval(&|law| law.exponents().map_or(f64::NAN, pick))
+        };
+        found.extend(exponent(|e| e.a).map(|ends| ("a".to_string(), ends)));
+        found.extend(exponent(|e| e.b).map(|ends| ("b".to_string(), ends)));
+    }
+    found
+}
+
+fn bootstrap(resampled: &Resampled<Params>, options: &FitOptions) -> Option<Bootstrap> {
+    (resampled.drawn > 0).then_some(Bootstrap {
+        method: options.intervals,
+        stratified: options.stratified,
+        level: options.level,
+        seed: options.seed,
+        resamples: resampled.drawn,
+        used: resampled.draws.len(),
+    })
 }
 
 /// Fits, resamples runs for intervals, and evaluates the optimum at `grid` (FLOPs), which is left empty when the
@@ -107,68 +177,92 @@ pub(crate) fn fit(
     grid: &[f64],
     options: &FitOptions,
 ) -> Option<Fit> {
-    let points = points(samples);
-    let solution = solve(&points, &vec![1.0; samples.len()])?;
-    let bounds = Bounds::of(&points);
-    let everything = vec![(0..samples.len()).collect::<Vec<_>>()];
-    let draws: Vec<LossParams> = resample(options.bootstrap, |k| {
-        let weights = draw(options.seed, k, samples.len(), &everything);
-        let end = minimise(&points, &weights, &solution.theta, &bounds, DELTA, 120);
-        end.value.is_finite().then(|| law(&points, &end.theta))
-    });
-    let spread = |value: &dyn Fn(&LossParams) -> f64| {
-        interval(&draws.iter().map(value).collect::<Vec<_>>(), options.level)
-    };
-    let named: [Named<LossParams>; 7] = [
-        ("E", |l| l.e),
-        ("A", |l| l.a),
-        ("B", |l| l.b),
-        ("alpha", |l| l.alpha),
-        ("beta", |l| l.beta),
-        ("a", |l| l.exponents().a),
-        ("b", |l| l.exponents().b),
-    ];
-    let intervals: BTreeMap<_, _> =
-        named.iter().filter_map(|(name, value)| Some((name.to_string(), spread(value)?))).collect();
+    let found = estimate(
+        &points(samples),
+        &weights(samples),
+        &strata(samples, options.stratified),
+        options.form,
+        options,
+    )?;
+    let law = found.solution.law;
+    let spread = Spread::new(&law, &found.resampled, options);
     let k = flops_per_param_token;
     // A law with a parameter on its bound has no optimum worth showing.
-    let sound = matches!(solution.status, FitStatus::Converged | FitStatus::BoundaryStart);
-    let optimum = grid
-        .iter()
-        .filter(|_| sound)
-        .map(|&flops| {
-            let estimate = |value: &dyn Fn(&LossParams) -> f64| Estimate {
-                value: value(&solution.law),
-                interval: spread(value),
-            };
-            Optimum {
-                flops,
-                params: estimate(&|l| l.optimum(flops, k).0),
-                tokens: estimate(&|l| l.optimum(flops, k).1),
-                loss: Some(estimate(&|l| {
-                    let (params, tokens) = l.optimum(flops, k);
-                    l.loss(params, tokens)
-                })),
-            }
+    let sound = matches!(found.solution.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let at = |flops: f64| -> Option<Optimum> {
+        let estimate = |value: &dyn Fn(&Params) -> Option<f64>| -> Option<Estimate> {
+            let interval = spread.interval(&|law| value(law).unwrap_or(f64::NAN));
+            Some(Estimate { value: value(&law)?, interval })
+        };
+        Some(Optimum {
+            flops,
+            params: estimate(&|l| Some(l.optimum(flops, k)?.0))?,
+            tokens: estimate(&|l| Some(l.optimum(flops, k)?.1))?,
+            tokens_per_param: estimate(&|l| l.optimum(flops, k).map(|(n, d)| d / n))?,
+            loss: estimate(&|l| l.optimum(flops, k).and_then(|(n, d)| l.loss(n, d))),
         })
-        .collect();
+    };
     Some(Fit {
         approach: 3,
-        form: "huber-log".into(),
-        status: solution.status,
+        form: options.objective.name().into(),
+        law: options.form.name().into(),
+        status: found.solution.status,
         n: samples.len(),
-        objective: solution.objective,
-        params: Params::Loss(solution.law),
-        exponents: solution.law.exponents(),
-        intervals,
-        bootstrap: (options.bootstrap > 0).then_some(Bootstrap {
-            level: options.level,
-            seed: options.seed,
-            resamples: options.bootstrap,
-            used: draws.len(),
-        }),
-        optimum,
+        objective: found.solution.objective,
+        params: law,
+        exponents: law.exponents()?,
+        intervals: intervals(&spread),
+        profiles: found.profiles,
+        covariance: found.covariance,
+        bootstrap: bootstrap(&found.resampled, options),
+        optimum: grid.iter().filter(|_| sound).filter_map(|&flops| at(flops)).collect(),
         minima: Vec::new(),
         envelope: Vec::new(),
+        bias: None,
+        cloud: Cloud { draws: found.resampled.draws, jackknife: found.resampled.jackknife },
+    })
+}
+
+/// The runs that a law of compute alone is about: the best of each budget, or all where there are no budgets.
+fn frontier(samples: &[Sample]) -> Vec<&Sample> {
+    let best =
+        |members: &Vec<usize>| members.iter().map(|&i| &samples[i]).min_by(|p, q| p.loss.total_cmp(&q.loss));
+    let found: Vec<&Sample> = budgets(samples).iter().filter_map(|b| best(&b.members)).collect();
+    if found.is_empty() { samples.iter().collect() } else { found }
+}
+
+/// Another law of the same runs, or the reason why it cannot be fitted.
+pub(crate) fn variant(samples: &[Sample], form: LawForm, options: &FitOptions) -> Result<Variant, String> {
+    let why = |reason: &str| format!("the law `{}` {reason}", form.name());
+    let (points, weights, strata) = match form {
+        LawForm::Compute => {
+            let runs = frontier(samples);
+            let different: BTreeSet<u64> = runs.iter().map(|s| s.flops.to_bits()).collect();
+            if different.len() < 4 {
+                return Err(why(&format!("needs 4 different computes, found {}", different.len())));
+            }
+            let points = Points::new(runs.iter().map(|s| (s.flops, 1.0, s.loss)));
+            (points, runs.iter().map(|s| s.weight).collect(), vec![(0..runs.len()).collect()])
+        }
+        _ => {
+            possible(samples)?;
+            (points(samples), weights(samples), strata(samples, options.stratified))
+        }
+    };
+    let options = FitOptions { starts: Starts::Projection, profile: false, ..options.clone() };
+    let found = estimate(&points, &weights, &strata, form, &options)
+        .ok_or_else(|| why("has no start from which it could be fitted"))?;
+    let law = found.solution.law;
+    Ok(Variant {
+        form: options.objective.name().into(),
+        law: form.name().into(),
+        status: found.solution.status,
+        n: weights.len(),
+        objective: found.solution.objective,
+        params: law,
+        exponents: law.exponents(),
+        intervals: intervals(&Spread::new(&law, &found.resampled, &options)),
+        covariance: found.covariance,
+        bootstrap: bootstrap(&found.resampled, &options),
     })
 }

@@ -1,8 +1,8 @@
 //! Power laws by least squares in logarithms, shared by approaches 1 and 2.
 
-use super::bootstrap::{Named, interval};
+use super::intervals::{Resampled, Spread};
 use super::options::FitOptions;
-use super::result::{Bootstrap, Estimate, Exponents, Fit, FitStatus, Optimum, Params};
+use super::result::{Bootstrap, Cloud, Estimate, Exponents, Fit, FitStatus, Optimum, Params};
 use std::collections::BTreeMap;
 
 /// y = exp(level) x^slope.
@@ -54,35 +54,38 @@ pub(crate) fn pair(optima: &[(f64, f64, f64)]) -> Option<Pair> {
 
 /// The part of a [`Fit`] that approaches 1 and 2 share, from the estimate and its resamples.
 pub(crate) fn fit(
-    approach: u8,
+    (approach, form): (u8, &str),
     n: usize,
     best: Pair,
-    draws: &[Pair],
+    resampled: &Resampled<Pair>,
     grid: &[f64],
     options: &FitOptions,
 ) -> Fit {
-    let spread =
-        |value: &dyn Fn(&Pair) -> f64| interval(&draws.iter().map(value).collect::<Vec<_>>(), options.level);
-    let named: [Named<Pair>; 4] = [
+    let spread = Spread::new(&best, resampled, options);
+    let named: [(&str, fn(&Pair) -> f64); 4] = [
         ("a", |p| p.params.slope),
         ("b", |p| p.tokens.slope),
         ("n_coefficient", |p| p.params.level.exp()),
         ("d_coefficient", |p| p.tokens.level.exp()),
     ];
     let intervals: BTreeMap<_, _> =
-        named.iter().filter_map(|(name, value)| Some((name.to_string(), spread(value)?))).collect();
+        named.iter().filter_map(|(name, value)| Some((name.to_string(), spread.interval(value)?))).collect();
+    let estimate =
+        |value: &dyn Fn(&Pair) -> f64| Estimate { value: value(&best), interval: spread.interval(value) };
     let optimum = grid
         .iter()
         .map(|&flops| Optimum {
             flops,
-            params: Estimate { value: best.params.at(flops), interval: spread(&|p| p.params.at(flops)) },
-            tokens: Estimate { value: best.tokens.at(flops), interval: spread(&|p| p.tokens.at(flops)) },
+            params: estimate(&|p| p.params.at(flops)),
+            tokens: estimate(&|p| p.tokens.at(flops)),
+            tokens_per_param: estimate(&|p| p.tokens.at(flops) / p.params.at(flops)),
             loss: None,
         })
         .collect();
     Fit {
         approach,
-        form: if approach == 1 { "envelope" } else { "parabola" }.into(),
+        form: form.into(),
+        law: "power".into(),
         status: FitStatus::Converged,
         n,
         objective: best.params.squares,
@@ -92,15 +95,21 @@ pub(crate) fn fit(
         },
         exponents: Exponents { a: best.params.slope, b: best.tokens.slope },
         intervals,
+        profiles: BTreeMap::new(),
+        covariance: None,
         bootstrap: (options.bootstrap > 0).then_some(Bootstrap {
+            method: options.intervals,
+            stratified: approach == 2,
             level: options.level,
             seed: options.seed,
-            resamples: options.bootstrap,
-            used: draws.len(),
+            resamples: resampled.drawn,
+            used: resampled.draws.len(),
         }),
         optimum,
         minima: Vec::new(),
         envelope: Vec::new(),
+        bias: None,
+        cloud: Cloud::default(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a fit yields: the typed form of fit.json.
 
+use super::intervals::{Resampled, Spread};
+use super::options::IntervalMethod;
+pub use super::params::{ComputeParams, Exponents, KaplanParams, LossParams, Params};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,62 +20,12 @@ pub enum FitStatus {
     Abnormal,
 }
 
-/// The parameters of a fitted law.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Params {
-    /// L(N, D) = E + A / N^alpha + B / D^beta. Hoffmann et al. 2022, eq. 2.
-    Loss(LossParams),
-    /// N* = n_coefficient C^a and D* = d_coefficient C^b, with a and b in [`Exponents`].
-    Power { n_coefficient: f64, d_coefficient: f64 },
-}
-
-/// L(N, D) = E + A / N^alpha + B / D^beta, in nats per token.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LossParams {
-    #[serde(rename = "E")]
-    pub e: f64,
-    #[serde(rename = "A")]
-    pub a: f64,
-    #[serde(rename = "B")]
-    pub b: f64,
-    pub alpha: f64,
-    pub beta: f64,
-}
-
-impl LossParams {
-    /// Loss in nats per token of a model with `params` parameters trained on `tokens` tokens.
-    pub fn loss(&self, params: f64, tokens: f64) -> f64 {
-        self.e + self.a / params.powf(self.alpha) + self.b / tokens.powf(self.beta)
-    }
-
-    /// N* and D* that minimise the loss under C = k N D, k being `flops_per_param_token` (6 for 6ND):
-    /// N* = G (C/k)^(beta/(alpha+beta)), D* = (C/k)^(alpha/(alpha+beta)) / G, G = (alpha A / (beta B))^(1/(alpha+beta)).
-    /// Hoffmann et al. 2022, eq. 4.
-    pub fn optimum(&self, flops: f64, flops_per_param_token: f64) -> (f64, f64) {
-        let sum = self.alpha + self.beta;
-        let g = (self.alpha * self.a / (self.beta * self.b)).powf(1.0 / sum);
-        let nd = flops / flops_per_param_token;
-        (g * nd.powf(self.beta / sum), nd.powf(self.alpha / sum) / g)
-    }
-
-    /// Exponents of N* and D* in compute.
-    pub fn exponents(&self) -> Exponents {
-        let sum = self.alpha + self.beta;
-        Exponents { a: self.beta / sum, b: self.alpha / sum }
-    }
-}
-
-/// N* grows as C^a and D* as C^b.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Exponents {
-    pub a: f64,
-    pub b: f64,
-}
-
 /// How intervals were made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
+    pub method: IntervalMethod,
+    /// Whether the runs of each budget were resampled by themselves.
+    pub stratified: bool,
     /// Share of resamples inside an interval.
     pub level: f64,
     pub seed: u64,
@@ -82,7 +35,7 @@ pub struct Bootstrap {
     pub used: usize,
 }
 
-/// A value with its percentile interval.
+/// A value with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub value: f64,
@@ -97,6 +50,8 @@ pub struct Optimum {
     pub flops: f64,
     pub params: Estimate,
     pub tokens: Estimate,
+    /// D* / N*.
+    pub tokens_per_param: Estimate,
     /// Nats per token; only approach 3 predicts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<Estimate>,
@@ -167,8 +122,10 @@ pub struct EnvelopePoint {
 pub struct Fit {
     /// 1, 2 or 3, numbered as by Hoffmann et al. 2022.
     pub approach: u8,
-    /// `envelope`, `parabola` or `huber-log`.
+    /// `envelope`, `parabola`, `akima`, or the objective of approach 3, such as `huber-log`.
     pub form: String,
+    /// The law of approach 3, such as `chinchilla`; `power` of the others.
+    pub law: String,
     pub status: FitStatus,
     /// Runs (approaches 2 and 3) or training curves (approach 1) the fit rests on.
     pub n: usize,
@@ -176,8 +133,14 @@ pub struct Fit {
     pub objective: f64,
     pub params: Params,
     pub exponents: Exponents,
-    /// Percentile intervals by name: a and b always, and the parameters' own names.
+    /// Intervals by name: a and b always, and the parameters' own names.
     pub intervals: BTreeMap<String, [f64; 2]>,
+    /// Approach 3: profile intervals of alpha, beta and a, where asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub profiles: BTreeMap<String, [f64; 2]>,
+    /// Approach 3: how the parameters vary together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariance: Option<Covariance>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
     /// The law on a grid of compute from the least to ten times the most, and at every target; empty when a parameter is
@@ -189,20 +152,105 @@ pub struct Fit {
     /// Approach 1's envelope.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub envelope: Vec<EnvelopePoint>,
+    /// Approaches 1 and 2 applied to losses of the fitted law of approach 3: what they would find if it were true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<Bias>,
+    /// Approach 3: the law of every resample, which holds the joint uncertainty; not in fit.json.
+    #[serde(skip)]
+    pub cloud: Cloud,
+}
+
+/// Covariance of the parameters of a law by the sandwich formula of M-estimators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Covariance {
+    /// Scales as logarithms: `ln E`, `ln A`, `ln B`, `alpha`, `beta`, those that are estimated.
+    pub names: Vec<String>,
+    /// One row for each name.
+    pub matrix: Vec<Vec<f64>>,
+}
+
+/// The laws of resamples, and of all runs but a few.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cloud {
+    pub draws: Vec<Params>,
+    /// For BCa intervals.
+    pub jackknife: Vec<Params>,
+}
+
+/// How far an approach is from a law that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bias {
+    /// Exponent of N* found, less the law's.
+    pub a: f64,
+    /// N* found at the largest compute over the law's.
+    pub params: f64,
+    /// D* found at the largest compute over the law's.
+    pub tokens: f64,
+}
+
+/// A law fitted beside approach 3's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    /// The objective, such as `huber-log`.
+    pub form: String,
+    /// The law, such as `kaplan`.
+    pub law: String,
+    pub status: FitStatus,
+    /// Runs fitted.
+    pub n: usize,
+    pub objective: f64,
+    pub params: Params,
+    /// Only laws of N and D have an optimum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exponents: Option<Exponents>,
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariance: Option<Covariance>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
 }
 
 impl Fit {
+    /// The interval of any quantity of approach 3's law from its resamples, by the method of `bootstrap`; none after
+    /// reading fit.json, which does not hold them.
+    pub fn interval_of(&self, value: &dyn Fn(&Params) -> f64) -> Option<[f64; 2]> {
+        let bootstrap = self.bootstrap?;
+        let Cloud { draws, jackknife } = self.cloud.clone();
+        let resampled = Resampled { drawn: bootstrap.resamples, draws, jackknife };
+        let spread = Spread {
+            best: &self.params,
+            resampled: &resampled,
+            level: bootstrap.level,
+            method: bootstrap.method,
+        };
+        spread.interval(value)
+    }
+
+    /// A parameter of the law by its name in fit.json.
+    pub fn params_named(&self, name: &str) -> Option<f64> {
+        self.params.named().into_iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// Loss in nats per token of `params` parameters after `tokens` tokens, with its interval; none of approaches that
+    /// predict no loss.
+    pub fn loss_at(&self, params: f64, tokens: f64) -> Option<Estimate> {
+        let value = self.params.loss(params, tokens)?;
+        let interval = self.interval_of(&|law| law.loss(params, tokens).unwrap_or(f64::NAN));
+        Some(Estimate { value, interval })
+    }
+
     /// N* and D* at a compute; `flops_per_param_token` as in [`Inputs`].
-    pub fn optimum_at(&self, flops: f64, flops_per_param_token: f64) -> (f64, f64) {
+    pub fn optimum_at(&self, flops: f64, flops_per_param_token: f64) -> Option<(f64, f64)> {
         match self.params {
-            Params::Loss(law) => law.optimum(flops, flops_per_param_token),
             Params::Power { n_coefficient, d_coefficient } => {
-                (n_coefficient * flops.powf(self.exponents.a), d_coefficient * flops.powf(self.exponents.b))
+                let Exponents { a, b } = self.exponents;
+                Some((n_coefficient * flops.powf(a), d_coefficient * flops.powf(b)))
             }
+            law => law.optimum(flops, flops_per_param_token),
         }
     }
 
-    /// Half width of the interval of the exponent a.
+    /// The interval of the exponent a.
     pub fn a_interval(&self) -> Option<[f64; 2]> {
         self.intervals.get("a").copied()
     }
@@ -273,6 +321,18 @@ pub struct HeldOut {
     pub baseline_error: f64,
 }
 
+/// The spread of runs with equal N and D.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SeedNoise {
+    /// Pooled standard deviation of the log loss, about the relative spread.
+    pub deviation: f64,
+    /// Sets of equal N and D with more than one run, and the runs in them.
+    pub groups: usize,
+    pub runs: usize,
+    /// Exponent of the variance in compute; 0 where fewer than three groups.
+    pub growth: f64,
+}
+
 /// A run that the fit did not use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeftOut {
@@ -314,6 +374,12 @@ pub struct FitReport {
     /// Approach 3 without the outliers, when there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_outliers: Option<Fit>,
+    /// Other laws that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// What repeats (equal N and D) say about noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_noise: Option<SeedNoise>,
     pub inputs: Inputs,
 }
 

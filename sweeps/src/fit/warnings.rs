@@ -1,5 +1,6 @@
 //! The sentences of every warning: what was found, in plain words with its number, and what to do about it.
 
+use super::options::LawForm;
 use super::result::{
     Fit, FitStatus, HeldOut, Inputs, IsoflopMinimum, LeftOut, MinimumFlag, Warning, WarningCode,
 };
@@ -114,6 +115,12 @@ pub(crate) fn unavailable(approach: u8, why: &str) -> Warning {
         approach.into(),
         format!("Approach {approach} was not fitted: it {why}."),
     )
+}
+
+/// Another law that was asked for and cannot be fitted.
+pub(crate) fn no_variant(form: LawForm, why: &str) -> Warning {
+    let message = format!("The law `{}` was not fitted beside approach 3: {why}.", form.name());
+    warning(WarningCode::ApproachUnavailable, 3.0, message)
 }
 
 /// Flags of the isoFLOP parabolas.

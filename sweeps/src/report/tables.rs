@@ -121,6 +121,28 @@ pub(crate) struct Approaches {
     pub note: String,
 }
 
+/// The formula of a law of N and D, as HTML.
+fn law_text(params: &Params) -> Option<String> {
+    match params {
+        Params::Loss(l) => Some(format!(
+            "L(N, D) = {} + {} / N<sup>{:.3}</sup> + {} / D<sup>{:.3}</sup>",
+            digits(l.e),
+            digits(l.a),
+            l.alpha,
+            digits(l.b),
+            l.beta
+        )),
+        Params::Kaplan(l) => Some(format!(
+            "L(N, D) = (({} / N)<sup>{:.3}</sup> + {} / D)<sup>{:.3}</sup>",
+            digits(l.n_c),
+            l.alpha_n / l.alpha_d,
+            digits(l.d_c),
+            l.alpha_d
+        )),
+        Params::Power { .. } | Params::Compute(_) => None,
+    }
+}
+
 /// A value and, smaller, its interval, as HTML.
 fn ranged(value: f64, interval: Option<&[f64; 2]>, show: &dyn Fn(f64) -> String) -> String {
     let around = interval.map(|[low, high]| format!(" <small>{} to {}</small>", show(*low), show(*high)));
@@ -156,12 +178,8 @@ pub(crate) fn approaches(report: &FitReport) -> Approaches {
         }
     };
     let third = report.approach(3);
-    let law = third.and_then(|f| match f.params {
-        Params::Loss(law) => Some((f, law)),
-        Params::Power { .. } => None,
-    });
-    let parameters = law.iter().flat_map(|(f, law)| {
-        let named = [("E", law.e), ("A", law.a), ("B", law.b), ("alpha", law.alpha), ("beta", law.beta)];
+    let parameters = third.iter().flat_map(|f| {
+        let named = f.params.named().into_iter();
         named.map(|(name, v)| Fact { name, value: ranged(v, f.intervals.get(name), &digits) })
     });
     let mut note = match report.fits.iter().find_map(|f| f.bootstrap.as_ref()) {
@@ -178,16 +196,7 @@ pub(crate) fn approaches(report: &FitReport) -> Approaches {
     }
     Approaches {
         rows: report.fits.iter().map(row).collect(),
-        law: law.map(|(_, l)| {
-            format!(
-                "L(N, D) = {} + {} / N<sup>{:.3}</sup> + {} / D<sup>{:.3}</sup>",
-                digits(l.e),
-                digits(l.a),
-                l.alpha,
-                digits(l.b),
-                l.beta
-            )
-        }),
+        law: third.and_then(|f| law_text(&f.params)),
         parameters: parameters.collect(),
         note,
     }

@@ -1,0 +1,13 @@
+//! How sure an estimate is: resamples of runs, intervals read off them, sandwich covariance, and profiles.
+
+mod covariance;
+mod normal;
+mod profile;
+mod resample;
+mod spread;
+
+pub(crate) use covariance::{Sandwich, sandwich};
+pub(crate) use normal::quantile;
+pub(crate) use profile::profiles;
+pub(crate) use resample::{Resampled, resampled};
+pub(crate) use spread::Spread;

@@ -1,0 +1,14 @@
+//! Loss laws and their minimisers: from runs and a form to the parameters with the least objective.
+
+mod bfgs;
+mod kaplan;
+mod lanes;
+mod newton;
+mod points;
+mod projection;
+mod solve;
+mod sum;
+
+pub(crate) use newton::{EXPONENT_MAX, Hold, Minimum, Problem, minimise};
+pub(crate) use points::{Measure, Points, Vec5};
+pub(crate) use solve::{Solution, Solver};
