@@ -52,6 +52,8 @@ pub(crate) fn pair(optima: &[(f64, f64, f64)]) -> Option<Pair> {
     Some(Pair { params, tokens })
 }
 
+type Quantity = fn(&Pair) -> f64;
+
 /// The part of a [`Fit`] that approaches 1 and 2 share, from the estimate and its resamples.
 pub(crate) fn fit(
     (approach, form): (u8, &str),
@@ -62,7 +64,7 @@ pub(crate) fn fit(
     options: &FitOptions,
 ) -> Fit {
     let spread = Spread::new(&best, resampled, options);
-    let named: [(&str, fn(&Pair) -> f64); 4] = [
+    let named: [(&str, Quantity); 4] = [
         ("a", |p| p.params.slope),
         ("b", |p| p.tokens.slope),
         ("n_coefficient", |p| p.params.level.exp()),

@@ -70,8 +70,8 @@ impl Sum {
 
 /// Adding and taking it away rounds to a whole number, which stands in the last bits between the two.
 const ROUND: f64 = 6_755_399_441_055_744.0;
-const LN2_HIGH: f64 = 0.693_147_180_369_123_816_49;
-const LN2_LOW: f64 = 1.908_214_929_270_587_700_02e-10;
+const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
+const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
 /// e to the power of x, for x within 700 of zero (others are moved there), to about 1 unit in the last place.
 #[inline(always)]

@@ -119,7 +119,7 @@ impl Problem<'_> {
     }
 
     fn estimated(&self, i: usize) -> bool {
-        !self.hold.fixed[i] && !(i == 3 && self.hold.ratio.is_some())
+        !(self.hold.fixed[i] || i == 3 && self.hold.ratio.is_some())
     }
 
     /// Moves theta into the box and to what is tied.
