@@ -109,8 +109,15 @@ impl FitDocument {
 
     fn add(&mut self, group: Option<&str>, report: FitReport) {
         let group = group.map(str::to_string);
-        let FitReport { fits, warnings, mut held_out, mut without_outliers, mut variants, seed_noise, inputs } =
-            report;
+        let FitReport {
+            fits,
+            warnings,
+            mut held_out,
+            mut without_outliers,
+            mut variants,
+            seed_noise,
+            inputs,
+        } = report;
         for fit in fits {
             let third = fit.approach == 3;
             self.fits.push(DocumentFit {
