@@ -40,6 +40,10 @@ enum Verb {
     /// Run compiler passes over a graph in text form
     #[cfg(feature = "study")]
     Opt(verbs::opt::Args),
+    /// Keep the kernels that the compiler generates, and show what a change of the compiler changes in them
+    #[cfg(feature = "study")]
+    #[command(subcommand)]
+    Kernels(verbs::kernels::Kernels),
     /// Run a sweep on this machine; starts again only what is not finished
     #[cfg(feature = "study")]
     Run(verbs::run::Args),
@@ -80,6 +84,8 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         Verb::Calibrate(args) => verbs::calibrate::run(&args),
         #[cfg(feature = "study")]
         Verb::Opt(args) => verbs::opt::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Kernels(kernels) => verbs::kernels::run(&kernels),
         #[cfg(feature = "study")]
         Verb::Run(args) => verbs::run::run(&args),
         Verb::Train(args) => verbs::train::run(&args),

@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
     "plan",
     "calibrate",
     "compile",
     "opt",
+    "kernels dump",
+    "kernels diff",
     "run",
     "train",
     "status",
@@ -170,7 +172,9 @@ fn command_lines(code: &str) -> Vec<Vec<&str>> {
 fn check_command(words: &[&str], helps: &BTreeMap<&'static str, String>, place: &str) {
     let verb = match words {
         ["data", "prepare", ..] => "data prepare",
-        ["data", ..] => return,
+        ["kernels", "dump", ..] => "kernels dump",
+        ["kernels", "diff", ..] => "kernels diff",
+        ["data" | "kernels", ..] => return,
         [flag, ..] if flag.starts_with('-') => "",
         [verb, ..] => verb,
         [] => return,

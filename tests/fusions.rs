@@ -4,13 +4,11 @@
 //! `BLESS=1 cargo test --release --test fusions` writes what was found; `git diff tests/golden` is what a reviewer reads.
 #![cfg(feature = "study")]
 
+use isoflop_compiler::compare::Totals;
 use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::plan_program;
 use isoflop_compiler::lower::Lowered;
-use isoflop_compiler::lower::kernel::Kind;
-use isoflop_kernels::program::Call;
 use isoflop_sweeps::{compile, file, plan};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -60,94 +58,12 @@ fn models() -> Vec<Model> {
     found
 }
 
-/// Launches by what they call. Every call has its column, or this does not compile.
-#[derive(Default)]
-struct Calls {
-    rows: u64,
-    flat: u64,
-    moves: u64,
-    finishes: u64,
-    grouped: u64,
-    gemm: u64,
-    gemm_squares: u64,
-    attention_forward: u64,
-    attention_backward: u64,
-    head_loss: u64,
-    head_loss_grad: u64,
-    gather: u64,
-    scatter_add: u64,
-    copy: u64,
-}
-
-impl Calls {
-    fn of(lowered: &Lowered) -> Calls {
-        let mut calls = Calls::default();
-        for launch in &lowered.program.launches {
-            match &launch.call {
-                Call::Generated { kernel } => calls.kernel(lowered, *kernel),
-                Call::Grouped { kernels } => {
-                    calls.grouped += 1;
-                    kernels.iter().for_each(|&k| calls.kernel(lowered, k));
-                }
-                Call::Gemm(_) => calls.gemm += 1,
-                Call::GemmSquares(_) => calls.gemm_squares += 1,
-                Call::RelAttentionForward(_) => calls.attention_forward += 1,
-                Call::RelAttentionBackward(_) => calls.attention_backward += 1,
-                Call::Head(head) if head.gradients => calls.head_loss_grad += 1,
-                Call::Head(_) => calls.head_loss += 1,
-                Call::Gather { .. } => calls.gather += 1,
-                Call::ScatterAdd { .. } => calls.scatter_add += 1,
-                Call::Copy { .. } => calls.copy += 1,
-            }
-        }
-        calls
-    }
-
-    fn kernel(&mut self, lowered: &Lowered, kernel: u32) {
-        match &lowered.kernels[kernel as usize].kind {
-            Kind::Region(body) if body.split.is_some() => self.rows += 1,
-            Kind::Region(_) => self.flat += 1,
-            Kind::Move { .. } => self.moves += 1,
-            Kind::Finish { .. } => self.finishes += 1,
-        }
-    }
-}
-
-/// One program as a row. Kernels are counted for each launch that runs them, those of grouped launches too; `kernels` is
-/// how many differ. Bytes of launches count every argument once.
+/// One program as a row.
 fn row(model: &Model, lowered: &Lowered) -> Row {
-    let p = &lowered.program;
-    let c = Calls::of(lowered);
-    let waves: BTreeSet<u32> = p.launches.iter().map(|l| l.wave).collect();
-    let symbols: BTreeSet<String> = lowered.kernels.iter().map(|k| k.symbol()).collect();
-    let keys = [model.name.clone(), model.step.batch.to_string(), "cpu".to_owned(), p.name.clone()];
-    let counts = [
-        ("launches", p.launches.len() as u64),
-        ("waves", waves.len() as u64),
-        ("chains", p.chains.len() as u64),
-        ("launches_in_chains", p.chains.iter().map(|c| u64::from(c.launches)).sum()),
-        ("grouped_launches", c.grouped),
-        ("rows_kernels", c.rows),
-        ("flat_kernels", c.flat),
-        ("moves", c.moves),
-        ("finishes", c.finishes),
-        ("kernels", symbols.len() as u64),
-        ("gemm", c.gemm),
-        ("gemm_squares", c.gemm_squares),
-        ("attention_forward", c.attention_forward),
-        ("attention_backward", c.attention_backward),
-        ("head_loss", c.head_loss),
-        ("head_loss_grad", c.head_loss_grad),
-        ("gather", c.gather),
-        ("scatter_add", c.scatter_add),
-        ("copy", c.copy),
-        ("flops", p.launches.iter().map(|l| l.flops).sum()),
-        ("launch_bytes", p.launches.iter().map(|l| l.bytes).sum()),
-        ("arena_bytes", p.arena_bytes),
-        ("arena_lower_bound", p.arena_lower_bound),
-        ("total_bytes", p.total_bytes()),
-    ];
+    let name = lowered.program.name.clone();
+    let keys = [model.name.clone(), model.step.batch.to_string(), "cpu".to_owned(), name];
     let keys = KEYS.into_iter().map(str::to_owned).zip(keys);
+    let counts = Totals::of(lowered).columns();
     keys.chain(counts.map(|(name, count)| (name.to_owned(), count.to_string()))).collect()
 }
 

@@ -3,6 +3,7 @@
 pub mod autodiff;
 #[cfg(feature = "mlir")]
 pub mod cache;
+pub mod compare;
 pub mod config;
 pub mod cost;
 pub mod count;

@@ -11,6 +11,8 @@ mod filetest;
 #[cfg(feature = "study")]
 pub mod fit;
 #[cfg(feature = "study")]
+pub mod kernels;
+#[cfg(feature = "study")]
 pub mod opt;
 #[cfg(feature = "study")]
 mod passes;

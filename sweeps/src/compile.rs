@@ -91,14 +91,18 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
     Ok(())
 }
 
-/// Where compiled kernels are kept for all studies: `$ISOFLOP_CACHE`, else the user's cache folder.
-pub fn kernel_cache() -> PathBuf {
+/// What may be deleted and is made again: `$ISOFLOP_CACHE`, else the user's cache folder.
+pub fn cache() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("ISOFLOP_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|c| c.join("isoflop")))
         .or_else(|| var("HOME").map(|h| h.join(".cache/isoflop")))
         .unwrap_or_else(|| std::env::temp_dir().join("isoflop-cache"))
-        .join("kernels")
+}
+
+/// Where compiled kernels are kept for all studies.
+pub fn kernel_cache() -> PathBuf {
+    cache().join("kernels")
 }
 
 #[cfg(feature = "mlir")]

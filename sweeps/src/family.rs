@@ -65,6 +65,18 @@ impl FamilyName {
         }
     }
 
+    /// What its sizes share where the sweep file says nothing else.
+    pub fn base(self) -> Base {
+        Base {
+            vocab_size: self.vocab_size(),
+            seq_len: self.seq_len(),
+            tied_embeddings: true,
+            bias: false,
+            rms_eps: 1e-6,
+            init_std: 0.02,
+        }
+    }
+
     /// All sizes, smallest first. `base` gives everything but the layers, heads and widths.
     pub fn sizes(self, base: &Base) -> Vec<Size> {
         match self {
@@ -163,20 +175,9 @@ pub fn short_count(n: u64) -> String {
 mod tests {
     use super::*;
 
-    fn base(family: FamilyName) -> Base {
-        Base {
-            vocab_size: family.vocab_size(),
-            seq_len: family.seq_len(),
-            tied_embeddings: true,
-            bias: false,
-            rms_eps: 1e-6,
-            init_std: 0.02,
-        }
-    }
-
     #[test]
     fn gopher_has_the_published_sizes() {
-        let sizes = FamilyName::Gopher.sizes(&base(FamilyName::Gopher));
+        let sizes = FamilyName::Gopher.sizes(&FamilyName::Gopher.base());
         let weights: Vec<u64> = sizes.iter().map(|s| parameters(&s.model).weights()).collect();
         assert_eq!(
             weights,
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn nano_contains_the_shapes_that_were_tried() {
-        let sizes = FamilyName::Nano.sizes(&base(FamilyName::Nano));
+        let sizes = FamilyName::Nano.sizes(&FamilyName::Nano.base());
         let tried = [
             (1, 1, 16, 16, 7_504, "7.5k"),
             (2, 2, 12, 24, 21_336, "21k"),
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn nano_names_are_unique_and_sizes_grow() {
-        let sizes = FamilyName::Nano.sizes(&base(FamilyName::Nano));
+        let sizes = FamilyName::Nano.sizes(&FamilyName::Nano.base());
         for pair in sizes.windows(2) {
             assert_ne!(pair[0].name, pair[1].name);
             assert!(parameters(&pair[0].model).total() < parameters(&pair[1].model).total());

@@ -145,13 +145,37 @@ impl KernelSpec {
     /// Symbol in the shared object.
     pub fn symbol(&self) -> String {
         let hash = blake3::hash(self.canonical().as_bytes()).to_hex();
-        let kind = match &self.kind {
+        format!("isoflop_{}_{}", self.kind(), &hash[..16])
+    }
+
+    /// `rows`, `flat`, `finish`, or the operation of a movement.
+    pub fn kind(&self) -> &'static str {
+        match &self.kind {
             Kind::Region(b) if b.split.is_some() => "rows",
             Kind::Region(_) => "flat",
             Kind::Move { op, .. } => op.mnemonic(),
             Kind::Finish { .. } => "finish",
+        }
+    }
+
+    /// Pointers that the kernel takes: what it reads, then what it writes and does not overwrite.
+    pub fn n_args(&self) -> usize {
+        match &self.kind {
+            Kind::Region(b) => b.inputs.len() + self.outputs.iter().filter(|o| o.in_place.is_none()).count(),
+            Kind::Move { operands, .. } => operands.len() + 1,
+            Kind::Finish { .. } => 2,
+        }
+    }
+
+    /// Of these arguments, which are read and which are written.
+    pub fn reads_and_writes(&self) -> Vec<(bool, bool)> {
+        let inputs = match &self.kind {
+            Kind::Region(b) => b.inputs.len(),
+            Kind::Move { operands, .. } => operands.len(),
+            Kind::Finish { .. } => 1,
         };
-        format!("isoflop_{kind}_{}", &hash[..16])
+        let over = |k: usize| self.outputs.iter().any(|o| o.in_place == Some(k));
+        (0..self.n_args()).map(|k| (k < inputs, k >= inputs || over(k))).collect()
     }
 }
 

@@ -505,7 +505,7 @@ impl Steps<'_> {
             .zip(symbols)
             .map(|(k, symbol)| GeneratedKernel {
                 symbol,
-                n_args: n_args(k),
+                n_args: k.n_args() as u32,
                 rows: k.rows as u64,
                 rows_per_task: k.rows_per_task as u64,
                 operations: k.operations(),
@@ -538,13 +538,4 @@ fn is_sum_of_squares(body: &Body, outputs: &[Output]) -> bool {
         && matches!(sum.op, Op::Reduce { kind: ReduceKind::Sum, .. })
         && body.reduction(sum) == Reduction::Total
         && matches!(outputs, [o] if o.item == 1)
-}
-
-fn n_args(k: &KernelSpec) -> u32 {
-    use super::kernel::Kind;
-    (match &k.kind {
-        Kind::Region(b) => b.inputs.len() + k.outputs.iter().filter(|o| o.in_place.is_none()).count(),
-        Kind::Move { operands, .. } => operands.len() + 1,
-        Kind::Finish { .. } => 2,
-    }) as u32
 }

@@ -1,6 +1,7 @@
 //! Values that the forward pass makes and the backward pass reads, in groups that are alike in every layer.
 
 use crate::graph::{Graph, Op, Value};
+use crate::text;
 use petgraph::Direction;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -100,9 +101,5 @@ pub fn operation(g: &Graph, v: Value) -> &'static str {
 
 fn name(g: &Graph, v: Value) -> String {
     let scope = g.node(v.node).scope.as_deref().unwrap_or("");
-    let parts: Vec<&str> = scope
-        .split('.')
-        .map(|part| if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part })
-        .collect();
-    format!("{} {}", parts.join("."), operation(g, v)).trim_start().to_string()
+    format!("{} {}", text::any_layer(scope), operation(g, v)).trim_start().to_string()
 }

@@ -33,7 +33,7 @@ mod suggest;
 pub use attributes::MNEMONICS;
 pub use parse::{ParseError, parse, parse_all, parse_unverified};
 pub(crate) use print::value_name;
-pub use print::{number, print, print_node};
+pub use print::{any_layer, number, operation, print, print_node};
 pub use suggest::nearest;
 
 #[cfg(test)]

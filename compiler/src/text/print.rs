@@ -128,6 +128,13 @@ fn scope(out: &mut String, g: &Graph, n: NodeIndex) {
     }
 }
 
+/// An operation and its attributes: `transpose {perm=[1,0]}`.
+pub fn operation(op: &Op) -> String {
+    let mut out = op.mnemonic().to_owned();
+    braces(&mut out, &attributes(op));
+    out
+}
+
 fn braces(out: &mut String, attributes: &[(&'static str, Attribute)]) {
     for (k, (key, value)) in attributes.iter().enumerate() {
         let _ = write!(out, "{}{key}=", if k > 0 { ", " } else { " {" });
@@ -166,6 +173,12 @@ pub(crate) fn value_name(g: &Graph, v: Value) -> String {
 /// The shortest decimal that reads back as `x`: `1.0`, `1e-6`, `-inf`, `nan`.
 pub fn number(x: f64) -> String {
     if x.is_nan() { "nan".into() } else { format!("{x:?}") }
+}
+
+/// A scope for all layers: `layers.3.gelu` as `layers.*.gelu`.
+pub fn any_layer(scope: &str) -> String {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    scope.split('.').map(|part| if number(part) { "*" } else { part }).collect::<Vec<_>>().join(".")
 }
 
 /// A name, quoted where it has to be.

@@ -6,6 +6,7 @@ use isoflop_compiler::cost::CostModel;
 use isoflop_compiler::driver::ProgramPlan;
 use isoflop_compiler::memory::alive::{Alive, Kind, Peak, peak};
 use isoflop_compiler::recompute::budget::{Point, Rerun, Search};
+use isoflop_compiler::text::any_layer;
 use isoflop_sweeps::display;
 use miette::IntoDiagnostic;
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ fn kinds(peak: &Peak) -> String {
 fn values(peak: &Peak) -> String {
     let mut rows: BTreeMap<(Kind, String), Vec<&Alive>> = BTreeMap::new();
     for value in &peak.alive {
-        rows.entry((value.kind, without_numbers(&value.source))).or_default().push(value);
+        rows.entry((value.kind, any_layer(&value.source))).or_default().push(value);
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
     let bytes = |row: &[&Alive]| row.iter().map(|a| a.bytes).sum::<u64>();
@@ -123,14 +124,6 @@ fn values(peak: &Peak) -> String {
         table.add_row(["smaller".into(), empty(), empty(), empty(), values, size, share(rest, peak.bytes)]);
     }
     table.to_string()
-}
-
-/// `mul layers.3.gelu` as `mul layers.*.gelu`.
-fn without_numbers(source: &str) -> String {
-    let part = |p: &str| {
-        if p.bytes().all(|b| b.is_ascii_digit()) && !p.is_empty() { "*".into() } else { p.to_owned() }
-    };
-    source.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn points(curve: &[Point], seconds: f64) -> String {
