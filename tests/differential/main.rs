@@ -115,7 +115,7 @@ const WRONG: Pass = Pass {
     description: "cosines become sines",
     changes_rounding: false,
     run: |g, _| {
-        for n in g.nodes().node_weights_mut().filter(|n| matches!(n.op, Op::Unary(Unary::Cos))) {
+        for n in g.nodes_mut().node_weights_mut().filter(|n| matches!(n.op, Op::Unary(Unary::Cos))) {
             n.op = Op::Unary(Unary::Sin);
         }
     },
