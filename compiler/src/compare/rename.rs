@@ -1,6 +1,7 @@
 //! The text of a kernel with the names that the same values have in another kernel, so that a difference of the two
 //! shows what is computed otherwise and not what is numbered otherwise.
 
+use super::matching::masked;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,7 +84,7 @@ struct Line<'t> {
     key: u64,
     /// What becomes of it, up to the results.
     purpose: u64,
-    /// The line without digits of names.
+    /// The line without numbers.
     shape: String,
 }
 
@@ -100,10 +101,11 @@ impl<'t> Text<'t> {
             let defines =
                 first.filter(|n| trimmed[n.len()..].starts_with([' ', ':']) && trimmed.contains([':', '=']));
             let uses: Vec<&str> = names(trimmed).skip(usize::from(defines.is_some())).collect();
-            let shape =
+            let exact =
                 with_names(trimmed, |name| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned());
+            let shape = masked(&exact);
             let mut hasher = DefaultHasher::new();
-            shape.hash(&mut hasher);
+            exact.hash(&mut hasher);
             uses.iter().for_each(|name| keys.get(name).hash(&mut hasher));
             let key = hasher.finish();
             keys.extend(defines.map(|name| (name, key)));
@@ -189,7 +191,10 @@ fn operands<'t>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::body;
     use super::*;
+    use crate::config::{ModelConfig, StepConfig};
+    use crate::driver::plan_program;
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(|l| l.trim().to_owned()).collect()
@@ -256,6 +261,28 @@ mod tests {
         let defined: BTreeSet<&str> = renamed.iter().filter_map(|l| names(l).next()).collect();
         assert_eq!(defined.len(), 8, "two values have one name: {renamed:#?}");
         assert_eq!(renamed[..4], ["in0: f32", "in1: f32", "in2: f32", "in3: f32"]);
+    }
+
+    #[test]
+    fn names_stay_apart_whatever_a_kernel_is_compared_with() {
+        let config = ModelConfig::gopher(1, 2, 4, 8, 16, 8);
+        let plan = plan_program(&config, &StepConfig::new(2)).unwrap();
+        let specs = &plan.train.kernels;
+        let texts: Vec<Vec<String>> =
+            specs.iter().flat_map(|spec| [body::operations(spec), body::mlir(spec)]).collect();
+        let different = |text: &[String]| -> usize {
+            text.iter().flat_map(|l| names(l)).collect::<BTreeSet<&str>>().len()
+        };
+        let unnamed = |text: &[String]| -> BTreeSet<String> {
+            text.iter().map(|l| with_names(l, |_| "_".to_owned())).collect()
+        };
+        for before in &texts {
+            for after in &texts {
+                let renamed = named_as(before, after);
+                assert_eq!(different(&renamed), different(after), "{before:#?} {after:#?} {renamed:#?}");
+                assert_eq!(unnamed(&renamed), unnamed(after));
+            }
+        }
     }
 
     #[test]

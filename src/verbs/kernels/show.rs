@@ -34,8 +34,10 @@ pub fn text(d: &Difference, mlir: bool, colour: bool) -> String {
             let _ = writeln!(out, "only in the {which}, not compared: {}", names.join(", "));
         }
     }
-    if !d.programs.is_empty() {
-        let _ = writeln!(out, "{}", totals(&d.programs));
+    let differ: Vec<&ProgramChange> =
+        d.programs.iter().filter(|p| p.totals.iter().any(|(_, [a, b])| a != b)).collect();
+    if !differ.is_empty() {
+        let _ = writeln!(out, "{}", totals(&differ));
     }
     for group in d.groups() {
         out.push('\n');
@@ -69,7 +71,13 @@ fn summary(d: &Difference) -> String {
         n => format!("; {n} library calls differ"),
     };
     let (differ, all) = (d.programs.len(), d.programs_compared);
-    format!("kernels: {}{calls}; {differ} of {all} programs differ", parts.join(", "))
+    let same = d.programs.iter().filter(|p| p.totals.iter().all(|(_, [a, b])| a == b)).count();
+    let totals = match same {
+        0 => String::new(),
+        n if n == differ => ", with the same totals".to_owned(),
+        n => format!(", {n} of them with the same totals"),
+    };
+    format!("kernels: {}{calls}; {differ} of {all} programs differ{totals}", parts.join(", "))
 }
 
 /// `12`, or `12 -> 14`.
@@ -89,7 +97,7 @@ fn bytes([before, after]: [u64; 2]) -> String {
     format!("{} -> {} ({share:+.1} %)", display::bytes(before), display::bytes(after))
 }
 
-fn totals(programs: &[ProgramChange]) -> String {
+fn totals(programs: &[&ProgramChange]) -> String {
     let known: Vec<&(&str, &str)> = COLUMNS
         .iter()
         .filter(|(n, _)| programs.iter().any(|p| p.totals.iter().any(|(t, _)| t == n)))
