@@ -81,6 +81,13 @@ fn a_plan_in_json_has_every_figure() {
                 assert!(run[key].as_f64().is_some_and(|v| v > 0.0), "{name}: {key} of {run}");
             }
             assert_eq!(run["flops_convention"], "6nd");
+            // A process of ours has the memory of a CPU only.
+            if name == "nano.toml" {
+                assert!(run["peak_rss_bytes"].as_u64() > run["memory_bytes"].as_u64(), "{run}");
+                assert!(run["peak_rss_bytes_per_further_thread"].as_u64() > Some(10_000), "{run}");
+            } else {
+                assert!(run["peak_rss_bytes"].is_null(), "{run}");
+            }
             // Parameters and two moments in f32, and room to compute.
             assert!(run["memory_bytes"].as_u64() > run["params"].as_u64().map(|p| p * 12), "{run}");
         }

@@ -16,6 +16,7 @@ use crate::model;
 use crate::passes::pipeline::{self, PipelineError, Trace};
 use crate::passes::{Context, PIPELINE, Registry};
 use crate::recompute::budget;
+use isoflop_kernels::footprint::{Base, Footprint};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -104,6 +105,11 @@ impl ProgramPlan {
         let train = &self.train.program;
         let eval = &self.eval.program;
         train.total_bytes() + eval.arena_bytes.saturating_sub(train.arena_bytes)
+    }
+
+    /// The resident memory of a process that trains with this plan and has `base` itself.
+    pub fn footprint(&self, base: Base) -> Footprint {
+        Footprint::of([&self.train.program, &self.eval.program], base)
     }
 }
 

@@ -5,8 +5,10 @@
 //! the runtime executes them.
 
 pub mod artifact;
+mod check;
 pub mod cpu;
 pub mod dtype;
+pub mod footprint;
 pub mod program;
 
 pub use dtype::DType;

@@ -65,10 +65,12 @@ pub struct Buffer {
 pub const ALIGN: u64 = 64;
 
 impl Buffer {
+    /// Of a program that passed [`Program::check_sizes`].
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
+    /// Of a program that passed [`Program::check_sizes`].
     pub fn bytes(&self) -> u64 {
         (self.elements() * self.dtype.bytes()) as u64
     }
@@ -132,6 +134,23 @@ pub enum Call {
         #[serde(rename = "copied_bytes")]
         bytes: u64,
     },
+}
+
+impl Call {
+    /// Whether the call writes argument `arg` of its `args`; none for generated kernels, of which only the compiler knows.
+    pub fn writes(&self, arg: usize, args: usize) -> Option<bool> {
+        Some(match self {
+            Call::Generated { .. } | Call::Grouped { .. } => return None,
+            Call::GemmSquares(_) => arg >= 2,
+            Call::RelAttentionForward(_) => arg >= 4,
+            Call::RelAttentionBackward(_) => arg >= 7,
+            Call::Head(_) => arg >= 3,
+            // One result, the last argument.
+            Call::Gemm(_) | Call::Gather { .. } | Call::ScatterAdd { .. } | Call::Copy { .. } => {
+                arg + 1 == args
+            }
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

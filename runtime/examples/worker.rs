@@ -2,6 +2,7 @@
 //!
 //!     cargo run --example worker -- <run dir> [steps to stop after]
 
+use isoflop_kernels::footprint::WORKER;
 use isoflop_runtime::train::{EXIT_FAILED, Options, stop_on_signals, train};
 use std::path::Path;
 use std::process::exit;
@@ -23,6 +24,7 @@ fn main() {
             threads: None,
             stop,
             stop_after_steps,
+            base: WORKER,
             progress: &mut |status| println!("{:?} step {} of {}", status.state, status.step, status.steps),
             warn: &mut |warning| eprintln!("warning: {warning}"),
         },

@@ -5,6 +5,7 @@ pub mod config;
 pub mod data;
 pub mod exec;
 pub mod lease;
+pub mod memory;
 pub mod metrics;
 pub mod pool;
 pub mod profile;

@@ -60,6 +60,14 @@ impl Pool {
     /// # Errors
     /// If the operating system refuses a thread.
     pub fn new(threads: usize) -> io::Result<Pool> {
+        Pool::starting_with(threads, || {})
+    }
+
+    /// As [`Pool::new`]; every thread but the caller's calls `start` first.
+    ///
+    /// # Errors
+    /// If the operating system refuses a thread.
+    pub fn starting_with(threads: usize, start: impl Fn() + Clone + Send + 'static) -> io::Result<Pool> {
         let count = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             phase: Line(AtomicU64::new(0)),
@@ -71,10 +79,11 @@ impl Pool {
         });
         let mut pool = Pool { shared, workers: Vec::with_capacity(count) };
         for index in 0..count {
-            let shared = Arc::clone(&pool.shared);
-            let worker = thread::Builder::new()
-                .name(format!("kernel-{}", index + 1))
-                .spawn(move || work(&shared, index))?;
+            let (shared, start) = (Arc::clone(&pool.shared), start.clone());
+            let worker = thread::Builder::new().name(format!("kernel-{}", index + 1)).spawn(move || {
+                start();
+                work(&shared, index);
+            })?;
             pool.workers.push(worker);
         }
         Ok(pool)

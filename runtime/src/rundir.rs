@@ -271,6 +271,7 @@ mod tests {
             validation_loss: None,
             reason: Some("train loss is NaN".into()),
             tokens_per_s: 1e5,
+            memory: None,
         };
         run.write_status(&status, true).unwrap();
         assert_eq!(run.read_status().unwrap(), status);

@@ -16,6 +16,19 @@ pub enum State {
     Failed,
 }
 
+/// Resident memory of the process that trains, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// The peak that follows from the programs and the number of threads.
+    pub planned_bytes: u64,
+    /// Of these, pages of mapped files: code, a constant of the program.
+    pub planned_file_bytes: u64,
+    /// The peak until now; none where the system does not say.
+    pub peak_bytes: Option<u64>,
+    /// Pages of mapped files, which is code: a part of the peak that other processes share.
+    pub file_bytes: Option<u64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunStatus {
     pub state: State,
@@ -30,6 +43,9 @@ pub struct RunStatus {
     pub reason: Option<String>,
     /// Tokens per second of the newest stretch; 0 before the first.
     pub tokens_per_s: f64,
+    /// Of the newest process that trained it.
+    #[serde(default)]
+    pub memory: Option<MemoryStatus>,
 }
 
 impl RunStatus {
@@ -44,6 +60,7 @@ impl RunStatus {
             validation_loss: None,
             reason: None,
             tokens_per_s: 0.0,
+            memory: None,
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::lease::{Lease, LeaseError};
 use crate::metrics::MetricsError;
 use crate::rundir::{FileError, RunDir, RunDirError};
 use crate::status::{RunStatus, State};
-use attempt::Attempt;
+use attempt::{Attempt, Start};
 use isoflop_kernels::artifact::ArtifactError;
+use isoflop_kernels::footprint::Base;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,6 +60,8 @@ pub struct Options<'a> {
     pub stop: Arc<AtomicBool>,
     /// Stop after this many steps of this call.
     pub stop_after_steps: Option<u64>,
+    /// What this program takes itself, for the planned peak in `status.json`.
+    pub base: Base,
     /// Called with every new content of `status.json`.
     pub progress: &'a mut dyn FnMut(&RunStatus),
     /// Called with one line for each thing a person should know that does not stop the run.
@@ -127,7 +130,7 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>, TrainError> {
 pub fn train(run_dir: &Path, options: Options<'_>) -> Result<Outcome, TrainError> {
     let run = RunDir::new(run_dir);
     let config = run.read_config()?;
-    let Options { threads, stop, stop_after_steps, progress, warn } = options;
+    let Options { threads, stop, stop_after_steps, base, progress, warn } = options;
     if let (_, Some(outcome)) = standing(&run, warn)? {
         return Ok(outcome);
     }
@@ -138,7 +141,8 @@ pub fn train(run_dir: &Path, options: Options<'_>) -> Result<Outcome, TrainError
         return Ok(outcome);
     }
     (status.steps, status.reason, status.tokens_per_s) = (config.steps, None, 0.0);
-    let result = Attempt::start(&run, &config, &lease, &mut status, threads, progress, warn)
+    let start = Start { run: &run, config: &config, lease: &lease, threads, base };
+    let result = Attempt::start(start, &mut status, progress, warn)
         .and_then(|attempt| attempt.run(&stop, stop_after_steps));
     if let Err(e) = &result
         && !e.is_not_owner()

@@ -2,6 +2,7 @@
 
 mod tiny;
 
+use isoflop_kernels::footprint::WORKER;
 use isoflop_runtime::checkpoint;
 use isoflop_runtime::lease::{Lease, read_owner};
 use isoflop_runtime::metrics::read_rows;
@@ -35,7 +36,8 @@ fn go_with(
     let mut warnings = Vec::new();
     let stop = Arc::new(AtomicBool::new(false));
     let warn = &mut |w: &str| warnings.push(w.to_string());
-    let outcome = train(run.root(), Options { threads, stop, stop_after_steps, progress, warn });
+    let outcome =
+        train(run.root(), Options { threads, stop, stop_after_steps, base: WORKER, progress, warn });
     (outcome, warnings)
 }
 

@@ -17,8 +17,10 @@ use std::process::ExitCode;
   isoflop plan sweeps/examples/gopher.toml --device a100-80g
   isoflop plan sweeps/examples/nano.toml --output json
 
-Memory is what one device holds to train the run in one piece, from the compiled memory plan. Time is a prediction
-from the device's description: products of matrices at a fixed share of the peak, memory traffic, launches.")]
+Memory is what one device holds to train the run in one piece, from the compiled memory plan. Peak RSS is the most
+resident memory that `isoflop train` comes to with one thread, scratch and the program included; the JSON output says what
+each further thread adds. Time is a prediction from the device's description: products of matrices at a fixed share of
+the peak, memory traffic, launches.")]
 pub struct Args {
     /// The sweep file
     #[arg(value_hint = ValueHint::FilePath)]
@@ -74,6 +76,7 @@ fn table(plan: &Plan, source: &Source) -> String {
             "batch tokens",
             "peak lr",
             "memory",
+            "peak RSS",
             "time",
         ],
         2,
@@ -91,6 +94,7 @@ fn table(plan: &Plan, source: &Source) -> String {
             run.batch_tokens.to_string(),
             format!("{:.2e}", run.schedule.lr),
             or_unknown(run.memory_bytes.map(display::bytes)),
+            run.peak_rss_bytes.map_or_else(|| "-".into(), display::bytes),
             or_unknown(run.seconds.map(display::seconds)),
         ]);
     }

@@ -2,6 +2,7 @@
 
 use crate::output;
 use clap::ValueHint;
+use isoflop_kernels::footprint::{COMMAND, WORKER};
 use isoflop_runtime::train::{Options, stop_on_signals, train};
 use miette::{IntoDiagnostic, miette};
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         threads: args.threads.map(usize::from),
         stop: stop_on_signals().into_diagnostic()?,
         stop_after_steps: args.stop_after_steps,
+        base: if cfg!(feature = "study") { COMMAND } else { WORKER },
         progress: &mut |_| {},
         warn: &mut |line| output::note(&format!("warning: {line}")),
     };

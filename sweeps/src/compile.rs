@@ -1,9 +1,10 @@
 //! The calls into the compiler: memory and time of a plan from compiled programs, and the artifacts of a study.
 
-use crate::device::Device;
+use crate::device::{Device, Unit};
 use crate::file::Sweep;
 use crate::plan::{Plan, PlannedRun};
 use isoflop_compiler::driver::{CompileError, plan_program};
+use isoflop_kernels::footprint::{COMMAND, Footprint};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -54,22 +55,26 @@ pub fn predict(plan: &mut Plan, sweep: &Sweep, device: &Device) -> Result<(), Si
     // The deepest model takes longest and goes first, so that no core waits for it at the end.
     let mut order: Vec<usize> = (0..steps.distinct.len()).collect();
     order.sort_by_key(|step| std::cmp::Reverse(steps.distinct[*step].model.n_layers));
-    let figures: HashMap<usize, (u64, f64, f64)> = order
+    let figures: HashMap<usize, (u64, Footprint, f64, f64)> = order
         .into_par_iter()
         .with_max_len(1)
         .map(|step| {
             let run = steps.distinct[step];
             let planned = for_size(run, plan_program(&run.model, &run.step()))?;
             let seconds = [&planned.train, &planned.eval].map(|l| cost.seconds(&l.program));
-            Ok((step, (planned.memory_bytes(), seconds[0], seconds[1])))
+            Ok((step, (planned.memory_bytes(), planned.footprint(COMMAND), seconds[0], seconds[1])))
         })
         .collect::<Result<_, SizeError>>()?;
     let of_run = steps.of_run;
     for (run, step) in plan.runs.iter_mut().zip(of_run) {
-        let (memory, train, eval) = figures[&step];
+        let (memory, footprint, train, eval) = figures[&step];
         let batches = sweep.train.validation_sequences.div_ceil(run.batch) as f64;
         let validations = sweep.train.validations.min(run.steps) as f64;
         run.memory_bytes = Some(memory);
+        if device.unit == Unit::Core {
+            run.peak_rss_bytes = Some(footprint.of_one_thread());
+            run.peak_rss_bytes_per_further_thread = Some(footprint.of_each_further_thread());
+        }
         run.set_seconds(run.steps as f64 * train + validations * batches * eval, device.peak());
     }
     plan.device = Some(device.name.clone());

@@ -53,6 +53,13 @@ pub struct PlannedRun {
     pub memory_budget: Option<u64>,
     /// What one device holds to train this run in one piece: the compiled memory plan's figure.
     pub memory_bytes: Option<u64>,
+    /// The most resident memory that `isoflop train` comes to with one thread: `memory_bytes`, scratch and the program.
+    /// Only for devices whose memory a process has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_rss_bytes: Option<u64>,
+    /// What each further thread adds to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_rss_bytes_per_further_thread: Option<u64>,
     /// Predicted, on `Plan::device`.
     pub seconds: Option<f64>,
     /// Predicted model FLOPs utilisation of that device.
@@ -245,6 +252,8 @@ fn planned(sweep: &Sweep, point: &Point, seed: u64) -> PlannedRun {
         optimizer: sweep.train.optimizer.clone(),
         memory_budget: sweep.train.memory_budget,
         memory_bytes: None,
+        peak_rss_bytes: None,
+        peak_rss_bytes_per_further_thread: None,
         seconds: None,
         mfu: None,
         mfu_convention: None,

@@ -5,7 +5,7 @@ use crate::plan::{Plan, PlannedRun};
 use crate::study::{Study, StudyError};
 use isoflop_runtime::lease::read_owner;
 use isoflop_runtime::rundir::RunDir;
-use isoflop_runtime::status::{RunStatus, State};
+use isoflop_runtime::status::{MemoryStatus, RunStatus, State};
 use serde::Serialize;
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub struct RunRow {
     pub train_loss: Option<f64>,
     pub validation_loss: Option<f64>,
     pub tokens_per_s: f64,
+    /// Planned and measured, of the newest process that trained it.
+    pub memory: Option<MemoryStatus>,
     pub reason: Option<String>,
 }
 
@@ -56,7 +58,7 @@ pub fn rows(study: &Study, plan: &Plan) -> Result<Vec<RunRow>, StudyError> {
 pub fn row(study: &Study, run: &PlannedRun) -> Result<RunRow, StudyError> {
     let dir = study.run_dir(&run.id);
     let status = RunDir::new(&dir).read_status()?;
-    let RunStatus { state, step, train_loss, validation_loss, reason, tokens_per_s, .. } = status;
+    let RunStatus { state, step, train_loss, validation_loss, reason, tokens_per_s, memory, .. } = status;
     let gone = state == State::Running && !has_worker(&dir);
     Ok(RunRow {
         id: run.id.clone(),
@@ -67,6 +69,7 @@ pub fn row(study: &Study, run: &PlannedRun) -> Result<RunRow, StudyError> {
         train_loss,
         validation_loss,
         tokens_per_s,
+        memory,
         reason: if gone {
             Some("its worker is gone; it goes on from its last checkpoint".into())
         } else {

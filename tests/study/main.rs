@@ -1,4 +1,5 @@
-//! Whole studies through the real program: to the end, interrupted in every way, and with damaged files.
+//! Whole studies through the real program: to the end, interrupted in every way, with damaged files, and held to
+//! the memory that was planned.
 #![cfg(feature = "study")]
 
 mod damaged;
@@ -7,4 +8,6 @@ mod interrupted;
 mod lab;
 mod owners;
 mod process;
+#[cfg(target_os = "linux")]
+mod resident;
 mod whole;

@@ -229,14 +229,7 @@ fn is_written(l: &Lowered, launch: &Launch, arg: usize) -> bool {
             KernelKind::Finish { .. } => arg == 1,
         };
     }
-    match launch.call {
-        Call::RelAttentionForward(_) => arg >= 4,
-        Call::RelAttentionBackward(_) => arg >= 7,
-        Call::GemmSquares(_) => arg >= 2,
-        Call::Head(_) => arg >= 3,
-        // One result, the last argument.
-        _ => arg + 1 == launch.args.len(),
-    }
+    launch.call.writes(arg, launch.args.len()).unwrap_or_default()
 }
 
 /// The operation that makes an argument of a launch.

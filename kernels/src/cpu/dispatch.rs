@@ -2,7 +2,9 @@
 
 use super::attention::RelAttention;
 use super::embedding::{Gather, ScatterAdd};
+use super::gemm;
 use super::head::{self, Head};
+use super::scratch;
 use crate::DType;
 use crate::program::{Call, GeneratedKernel};
 use smallvec::{SmallVec, smallvec};
@@ -59,7 +61,8 @@ pub fn group_tasks<'a>(kernels: impl Iterator<Item = &'a GeneratedKernel>) -> Ve
 }
 
 /// Element type and least number of elements of each argument of a library call, in order; `None` for a generated
-/// kernel, whose arguments only its code knows.
+/// kernel, whose arguments only its code knows. The call is of a program that passed
+/// [`check_sizes`](crate::program::Program::check_sizes).
 pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
     let all_f32 = |counts: &[usize]| counts.iter().map(|&count| (DType::F32, count)).collect();
     Some(match *call {
@@ -99,6 +102,25 @@ pub fn arguments(call: &Call) -> Option<SmallVec<[(DType, usize); 12]>> {
         // Copies move bytes of any type; the executor compares bytes.
         Call::Copy { bytes } => smallvec![(DType::Bool, bytes as usize), (DType::Bool, bytes as usize)],
     })
+}
+
+/// Bytes of scratch that a thread takes for tasks of a library call: of the kernel's own, and for packed operands of
+/// products. Generated kernels take none.
+pub fn scratch_bytes(call: &Call) -> (usize, [usize; 2]) {
+    match *call {
+        Call::Generated { .. } | Call::Grouped { .. } => (0, [0, 0]),
+        Call::Gemm(gemm) | Call::GemmSquares(gemm) => (0, gemm.packing_bytes()),
+        Call::RelAttentionForward(attention) => (attention.forward_scratch_bytes(), [0, 0]),
+        Call::RelAttentionBackward(attention) => (attention.backward_scratch_bytes(), [0, 0]),
+        Call::Head(head) => (head.scratch_bytes(), head.packing_bytes()),
+        Call::Gather { .. } | Call::ScatterAdd { .. } | Call::Copy { .. } => (0, [0, 0]),
+    }
+}
+
+/// Makes room on this thread for so much scratch, so that no call that needs no more grows it.
+pub fn reserve_scratch(kernels: usize, packing: [usize; 2]) {
+    scratch::reserve(kernels);
+    gemm::reserve_packing(packing);
 }
 
 /// Runs one task of a library call on the calling thread. Generated kernels are the executor's: it owns their code.

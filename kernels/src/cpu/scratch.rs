@@ -11,6 +11,13 @@ thread_local! {
     static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Makes room for `bytes` of scratch on this thread.
+pub fn reserve(bytes: usize) {
+    LINES.with_borrow_mut(|lines| {
+        lines.reserve_exact(bytes.div_ceil(size_of::<Line>()).saturating_sub(lines.len()))
+    });
+}
+
 /// Hands out pieces of a thread's scratch memory, each aligned to 64 bytes, with any (initialised) content.
 pub struct Scratch {
     next: *mut f32,
@@ -23,6 +30,7 @@ impl Scratch {
         LINES.with_borrow_mut(|lines| {
             let needed = elements.div_ceil(16);
             if lines.len() < needed {
+                lines.reserve_exact(needed - lines.len());
                 lines.resize(needed, Line([0.0; 16]));
             }
             body(&mut Scratch { next: lines.as_mut_ptr().cast(), left: lines.len() * 16 })

@@ -13,6 +13,18 @@ thread_local! {
     static TRANSPOSED: RefCell<Vec<(u64, usize, Vec<f32>)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Makes room on this thread for transposed operands of so many bytes, by member.
+pub fn reserve_transposed(bytes: &[usize]) {
+    TRANSPOSED.with_borrow_mut(|slots| {
+        if slots.len() < bytes.len() {
+            slots.resize_with(bytes.len(), Default::default);
+        }
+        for ((_, _, values), bytes) in slots.iter_mut().zip(bytes) {
+            values.reserve_exact((bytes / size_of::<f32>()).saturating_sub(values.len()));
+        }
+    });
+}
+
 /// A member's own rows for each row of the chain, and how many of them one call takes.
 struct Member {
     launch: usize,
@@ -55,7 +67,7 @@ impl ReadyChain {
                 return Err(format!("launch {launch} has {own} rows, no multiple of {}", chain.rows));
             }
             let factor = own / chain.rows;
-            let task = factor * chain.rows_per_task;
+            let task = factor.saturating_mul(chain.rows_per_task);
             // Kernels with partial results get the rows of their own tasks; the compiler sees to it that these divide.
             let rows_per_call = if task.is_multiple_of(rows_per_call) { rows_per_call } else { task };
             members.push(Member { launch, factor, rows_per_call });
@@ -94,8 +106,8 @@ impl ReadyChain {
     }
 }
 
-/// Rows of a product. Packing a transposed operand again for every block of rows would cost more than the chain saves,
-/// so each thread transposes it once in a phase.
+/// Rows of a product, over its transposed operand where that pays ([`Gemm::over_transposed_b`]): each thread transposes
+/// it once in a phase.
 ///
 /// # Safety
 /// As [`Gemm::run_rows`]; `phase` as for [`ReadyChain::run`].
@@ -103,10 +115,10 @@ unsafe fn product(gemm: &Gemm, rows: Range<u64>, args: &[*mut u8], member: usize
     let rows = rows.start as usize..rows.end as usize;
     let (a, b, c): (*const f32, *const f32, *mut f32) = (args[0].cast(), args[1].cast(), args[2].cast());
     let (k, n) = (gemm.k, gemm.n);
-    if gemm.b[1..] != [1, k] || n < 2 {
+    let Some(direct) = gemm.over_transposed_b() else {
         // SAFETY: the caller's.
         return unsafe { gemm.run_rows(rows, a, b, c) };
-    }
+    };
     TRANSPOSED.with_borrow_mut(|slots| {
         if slots.len() <= member {
             slots.resize_with(member + 1, Default::default);
@@ -118,7 +130,6 @@ unsafe fn product(gemm: &Gemm, rows: Range<u64>, args: &[*mut u8], member: usize
             transpose(unsafe { std::slice::from_raw_parts(b, n * k) }, n, k, values);
             (*of, *from) = (phase, b as usize);
         }
-        let direct = Gemm { b: [0, n, 1], ..*gemm };
         // SAFETY: the caller's, for a and c; the transposed b has k rows of n elements.
         unsafe { direct.run_rows(rows, a, values.as_ptr(), c) }
     });

@@ -1,14 +1,12 @@
 //! The memory of an executor: aligned blocks, and where each buffer lies in them.
 
 use isoflop_kernels::DType;
+use isoflop_kernels::footprint::{HUGE_PAGE, block_bytes};
 use isoflop_kernels::program::{ALIGN, Buffer, Program, Space};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::HashMap;
 
 use super::ExecError;
-
-/// Blocks from this size on are aligned to it and backed by huge pages where the system has them.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed bytes, aligned to at least [`ALIGN`].
 pub struct Block {
@@ -24,20 +22,20 @@ unsafe impl Sync for Block {}
 impl Block {
     pub fn zeroed(bytes: u64) -> Result<Block, ExecError> {
         let too_large = |_| ExecError::Memory { bytes };
-        let bytes_here = usize::try_from(bytes).map_err(|_| ExecError::Memory { bytes })?;
-        let align = if bytes_here >= HUGE_PAGE { HUGE_PAGE } else { ALIGN as usize };
-        let layout =
-            Layout::from_size_align(bytes_here.max(1).next_multiple_of(align), align).map_err(too_large)?;
+        let size = usize::try_from(block_bytes(bytes)).map_err(|_| ExecError::Memory { bytes })?;
+        let huge = bytes >= HUGE_PAGE;
+        let layout = Layout::from_size_align(size, if huge { HUGE_PAGE } else { ALIGN } as usize)
+            .map_err(too_large)?;
         // SAFETY: the layout has a size above zero.
         let ptr = unsafe { alloc(layout) };
         if ptr.is_null() {
-            if bytes_here < HUGE_PAGE {
+            if !huge {
                 handle_alloc_error(layout);
             }
             return Err(ExecError::Memory { bytes });
         }
         #[cfg(target_os = "linux")]
-        if align == HUGE_PAGE {
+        if huge {
             // SAFETY: the range is ours and page-aligned. Refusal is no harm: small pages then.
             unsafe { libc::madvise(ptr.cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
@@ -86,7 +84,8 @@ pub fn merge(programs: &[Program]) -> Result<Merged, ExecError> {
                 None => {
                     by_name.insert(buffer.name.clone(), placed.len());
                     placed.push(Placed { buffer: buffer.clone(), offset: bytes as usize });
-                    bytes += buffer.bytes().next_multiple_of(ALIGN);
+                    // Too large a sum is refused when the block is allocated.
+                    bytes = bytes.saturating_add(buffer.bytes().next_multiple_of(ALIGN));
                 }
                 Some(&index) => {
                     let other = &placed[index].buffer;

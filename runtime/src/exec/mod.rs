@@ -15,6 +15,8 @@ mod tests;
 use crate::pool::Pool;
 use isoflop_kernels::DType;
 use isoflop_kernels::artifact::Artifact;
+use isoflop_kernels::cpu::dispatch;
+use isoflop_kernels::footprint::ThreadScratch;
 use isoflop_kernels::program::{Call, Init, Program, Space};
 use libloading::Library;
 use memory::{Block, Merged, Placed, shape_of};
@@ -98,6 +100,11 @@ impl Executor {
     /// [`init_state`](Self::init_state).
     pub fn load(artifact: &Artifact, threads: usize) -> Result<Executor, ExecError> {
         let programs = &artifact.programs;
+        for program in programs {
+            program
+                .check_sizes()
+                .map_err(|message| ExecError::Program { program: program.name.clone(), message })?;
+        }
         let library = native::open(artifact)?;
         let Merged { placed, by_name, bytes } = memory::merge(programs)?;
         let named = Block::zeroed(bytes)?;
@@ -107,8 +114,15 @@ impl Executor {
         for program in programs {
             prepared.push((program.clone(), prepare::prepare(program, artifact, library.as_ref(), &places)?));
         }
-        let pool =
-            Pool::new(threads).map_err(|error| ExecError::Threads { threads, message: error.to_string() })?;
+        // What threads keep between tasks gets its size once: vectors that grow would leave their old places behind.
+        let scratch = ThreadScratch::of(programs);
+        let reserve = move || {
+            dispatch::reserve_scratch(scratch.kernels, scratch.packing);
+            chain::reserve_transposed(&scratch.transposed);
+        };
+        reserve();
+        let pool = Pool::starting_with(threads, reserve)
+            .map_err(|error| ExecError::Threads { threads, message: error.to_string() })?;
         let limits = index_limits(programs);
         let mut executor =
             Executor { programs: prepared, placed, by_name, limits, named, arena, pool, _library: library };

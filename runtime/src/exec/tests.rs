@@ -5,6 +5,7 @@ use isoflop_kernels::artifact::Target;
 use isoflop_kernels::cpu::attention::{RelAttention, reference};
 use isoflop_kernels::cpu::gemm::Gemm;
 use isoflop_kernels::cpu::head::Head;
+use isoflop_kernels::footprint::{Footprint, WORKER};
 use isoflop_kernels::program::{ALIGN, Buffer, Chain, GeneratedKernel, Launch};
 use std::path::Path;
 use std::process::Command;
@@ -147,6 +148,8 @@ fn tokens() -> Vec<i32> {
 fn waves_of_generated_and_library_kernels() {
     let parent = tempfile::tempdir().unwrap();
     let artifact = write(parent.path(), &[small_program()], Some(&compile(KERNELS_C)), &here());
+    let planned = Footprint::of(&artifact.programs, WORKER).buffers();
+    assert_eq!(Executor::load(&artifact, 1).unwrap().allocated_bytes(), planned);
     let mut results = Vec::new();
     for threads in [1, 2, 3] {
         let mut executor = Executor::load(&artifact, threads).unwrap();
@@ -347,6 +350,24 @@ fn programs_that_would_touch_foreign_memory_are_refused() {
     eval.buffers[0].shape = vec![2 * ROWS];
     let (error, _) = loading_fails(&[small_program(), eval], Some(&kernels), &here());
     assert!(error.to_string().contains("`tokens` is i32[192] (input) here and i32[96] (input)"), "{error}");
+}
+
+#[test]
+fn sizes_that_overflow_are_refused_by_name() {
+    let mut whole = small_program();
+    whole.buffers[2].shape = vec![1 << 62, 1 << 62];
+    let (error, _folder) = loading_fails(&[whole], None, &here());
+    assert!(error.to_string().contains("buffer `param.table`: `shape` is [4611686018427387904"), "{error}");
+
+    let mut product = small_program();
+    let gemm = product.launches.iter_mut().find_map(|l| match &mut l.call {
+        Call::Gemm(gemm) => Some(gemm),
+        _ => None,
+    });
+    // Times n and 4 bytes this is 0 in 64 bits.
+    gemm.expect("a product").m = 1 << 62;
+    let (error, _folder) = loading_fails(&[product], None, &here());
+    assert!(error.to_string().contains("`m` is 4611686018427387904"), "{error}");
 }
 
 #[test]

@@ -6,13 +6,15 @@ use crate::config::RunConfig;
 use crate::data::{Corpus, Sampler, Validation};
 use crate::exec::Executor;
 use crate::lease::Lease;
+use crate::memory;
 use crate::metrics::{self, Metrics, Position, Row};
 use crate::profile::{self, PROFILED_STEP};
 use crate::rundir::{RunDir, sweep_temporary};
-use crate::status::{RunStatus, State};
+use crate::status::{MemoryStatus, RunStatus, State};
 use crate::tensorboard::EventWriter;
 use isoflop_kernels::DType;
 use isoflop_kernels::artifact::Artifact;
+use isoflop_kernels::footprint::{Base, Footprint};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -78,6 +80,17 @@ pub(super) struct Attempt<'a> {
     clock: Clock,
 }
 
+/// What an attempt begins with.
+pub(super) struct Start<'a> {
+    pub run: &'a RunDir,
+    pub config: &'a RunConfig,
+    pub lease: &'a Lease,
+    /// Instead of the configuration's number.
+    pub threads: Option<usize>,
+    /// As in [`super::Options`].
+    pub base: Base,
+}
+
 /// When this attempt began, and the last marks that speeds are measured from.
 struct Clock {
     began: Instant,
@@ -88,17 +101,21 @@ struct Clock {
 impl<'a> Attempt<'a> {
     /// Opens everything and takes up the newest whole checkpoint, or the initial weights.
     pub(super) fn start(
-        run: &'a RunDir,
-        config: &'a RunConfig,
-        lease: &'a Lease,
+        start: Start<'a>,
         status: &'a mut RunStatus,
-        threads: Option<usize>,
         progress: &'a mut dyn FnMut(&RunStatus),
         warn: &mut dyn FnMut(&str),
     ) -> Result<Attempt<'a>, TrainError> {
+        let Start { run, config, lease, threads, base } = start;
         let resolve = |paths: &[PathBuf]| paths.iter().map(|p| run.resolve(p)).collect::<Vec<_>>();
         let artifact = Artifact::open(&run.resolve(&config.artifact))?;
         let mut executor = Executor::load(&artifact, threads.unwrap_or(config.threads))?;
+        status.memory = Some(MemoryStatus {
+            planned_bytes: Footprint::of(&artifact.programs, base).peak(executor.threads()),
+            planned_file_bytes: base.files,
+            peak_bytes: None,
+            file_bytes: None,
+        });
         let validates = config.data.validation_sequences > 0;
         check_shapes(&artifact, "train", config)?;
         if validates {
@@ -376,6 +393,9 @@ impl<'a> Attempt<'a> {
             self.status.tokens_per_s = self.speed_since(self.clock.status);
         }
         self.clock.status = (Instant::now(), self.status.step);
+        if let (Some(status), Some(found)) = (&mut self.status.memory, memory::resident()) {
+            (status.peak_bytes, status.file_bytes) = (Some(found.peak), Some(found.files));
+        }
         self.lease.check()?;
         self.run.write_status(self.status, durable)?;
         (self.progress)(self.status);

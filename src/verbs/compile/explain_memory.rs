@@ -7,8 +7,10 @@ use isoflop_compiler::driver::ProgramPlan;
 use isoflop_compiler::memory::alive::{Alive, Kind, Peak, peak};
 use isoflop_compiler::recompute::budget::{Point, Rerun, Search};
 use isoflop_compiler::text::any_layer;
+use isoflop_kernels::footprint::{COMMAND, Footprint};
 use isoflop_sweeps::display;
 use miette::IntoDiagnostic;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -21,12 +23,19 @@ pub fn memory(
     format: Format,
 ) -> miette::Result<String> {
     let peak = peak(&plan.train);
+    let footprint = plan.footprint(COMMAND);
+    let resident = Resident {
+        parts: footprint,
+        one_thread: footprint.of_one_thread(),
+        each_further_thread: footprint.of_each_further_thread(),
+    };
     let curve = Search::new(&unlimited.fused, &unlimited.train, cost).curve().into_diagnostic()?;
     let seconds = cost.seconds(&unlimited.train.program);
     if format == Format::Json {
         let all = serde_json::json!({
             "device": device,
             "peak": peak,
+            "resident": resident,
             "recomputed": plan.recomputed,
             "step_us": seconds * 1e6,
             "curve": curve,
@@ -43,6 +52,7 @@ pub fn memory(
     );
     let _ = writeln!(out, "{}", kinds(&peak));
     let _ = writeln!(out, "{}", values(&peak));
+    let _ = writeln!(out, "{}", resident.text());
     if let Some(point) = &plan.recomputed {
         let _ = writeln!(
             out,
@@ -55,6 +65,40 @@ pub fn memory(
         writeln!(out, "what less would cost, of {} a step by the costs of `{device}`", time(seconds * 1e6));
     let _ = writeln!(out, "{}", points(&curve, seconds));
     Ok(out)
+}
+
+/// What `isoflop train` has resident at its peak.
+#[derive(Serialize)]
+struct Resident {
+    parts: Footprint,
+    one_thread: u64,
+    each_further_thread: u64,
+}
+
+impl Resident {
+    fn text(&self) -> String {
+        let Footprint { state, inputs, arena, rounding, batch, programs, base, scratch, further_thread } =
+            self.parts;
+        let mut table =
+            output::table(&["resident memory of isoflop train", "one thread", "each further one"], 1);
+        let parts = [
+            ("weights and optimiser moments", state, 0),
+            ("inputs, outputs, tables", inputs, 0),
+            ("arena: activations, temporaries, workspace", arena, 0),
+            ("blocks rounded to huge pages", rounding, 0),
+            ("batch as it is read", batch, 0),
+            ("list of buffers and launches", programs, 0),
+            ("packed and transposed operands, scores", scratch, scratch),
+            ("heap and stack", base.private, further_thread),
+            ("code of the program and its libraries", base.files, 0),
+        ];
+        let size = |bytes: u64| if bytes == 0 { String::new() } else { display::bytes(bytes) };
+        for (what, one, further) in parts {
+            table.add_row([what.to_owned(), size(one), size(further)]);
+        }
+        table.add_row(["peak RSS".to_owned(), size(self.one_thread), size(self.each_further_thread)]);
+        table.to_string()
+    }
 }
 
 fn share(bytes: u64, of: u64) -> String {

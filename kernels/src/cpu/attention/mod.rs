@@ -117,6 +117,16 @@ impl RelAttention {
             + self.heads * self.batch_groups() * self.backward_chunks() * reduce::partial_elements(self)
     }
 
+    /// Bytes of scratch that a task of [`forward`](Self::forward) takes of its thread.
+    pub fn forward_scratch_bytes(&self) -> usize {
+        forward::scratch_elements(self) * size_of::<f32>()
+    }
+
+    /// Bytes of scratch that a task of [`backward`](Self::backward) takes of its thread.
+    pub fn backward_scratch_bytes(&self) -> usize {
+        backward::scratch_elements(self) * size_of::<f32>()
+    }
+
     /// Floating-point operations of the forward products, causal half, a multiply-add counted as 2:
     /// (q+u)k, (q+v)R and p val, 2 * d_head for each of the seq (seq + 1) / 2 pairs.
     pub fn forward_flops(&self) -> u64 {

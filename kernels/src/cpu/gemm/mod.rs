@@ -118,6 +118,40 @@ impl Gemm {
         unsafe { part.run_tile(&whole, a, b, c) };
     }
 
+    /// The same product over b transposed once, [k, n] with contiguous rows, where the tasks of a chain read it so:
+    /// packing a transposed operand again for every block of rows would cost more than the chain saves.
+    pub fn over_transposed_b(&self) -> Option<Gemm> {
+        (self.b[1..] == [1, self.k] && self.n >= 2).then_some(Gemm { b: [0, self.n, 1], ..*self })
+    }
+
+    /// Bytes of packing space, for a and for b, that [`run`](Self::run) takes of each thread with AVX-512. Crate gemm,
+    /// which runs products elsewhere, keeps buffers of its own.
+    pub fn packing_bytes(&self) -> [usize; 2] {
+        let (g, _) = self.canonical();
+        let tiling = Tiling::of(&g);
+        let tiles = (0..tiling.parts()).filter_map(|task| tiling.tiles(&g, task).next());
+        most(tiles.map(|tile| Gemm { m: tile.rows.len(), n: tile.cols.len(), ..g }.packing_bytes_whole()))
+    }
+
+    /// As [`packing_bytes`](Self::packing_bytes), for [`run_rows`](Self::run_rows) of `rows` rows at a time.
+    pub fn packing_bytes_of_rows(&self, rows: usize) -> [usize; 2] {
+        let (whole, swap) = self.canonical();
+        // The last rows are fewer, and few rows may be read in another way.
+        let ways = [rows.min(self.m), self.m % rows.max(1)].into_iter().filter(|&rows| rows > 0);
+        most(ways.map(|rows| {
+            let part = if swap { Gemm { n: rows, ..whole } } else { Gemm { m: rows, ..whole } };
+            part.packing_bytes_whole()
+        }))
+    }
+
+    fn packing_bytes_whole(&self) -> [usize; 2] {
+        #[cfg(target_arch = "x86_64")]
+        if avx512::takes(self) {
+            return avx512::packing_bytes(self);
+        }
+        [0, 0]
+    }
+
     /// Whether this product, in canonical form, is our own kernel's on this CPU.
     fn is_own(&self) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -163,6 +197,18 @@ impl Gemm {
             );
         }
     }
+}
+
+/// Makes room for so many bytes of packed a and b on this thread.
+pub fn reserve_packing(bytes: [usize; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    avx512::reserve_packing(bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+fn most(bytes: impl Iterator<Item = [usize; 2]>) -> [usize; 2] {
+    bytes.fold([0, 0], |[a, b], [c, d]| [a.max(c), b.max(d)])
 }
 
 #[cfg(test)]

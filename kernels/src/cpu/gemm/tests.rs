@@ -223,3 +223,51 @@ fn blocks_of_rows_are_the_whole_product() {
         }
     }
 }
+
+/// What is said of a product's packing space is what a thread holds after it, to the byte, whole and in blocks of rows.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn packing_takes_the_bytes_it_says() {
+    if !std::arch::is_x86_feature_detected!("avx512f") {
+        return;
+    }
+    let on_a_new_thread = |g: Gemm, rows: Option<usize>| {
+        let body = move || {
+            let [a, b, c] = g.extents().map(|n| vec![1.0f32; n]);
+            let mut c = c;
+            match rows {
+                None => drop(run(&g, &a, &b, &c, |tasks| (0..tasks).collect())),
+                Some(rows) => {
+                    for start in (0..g.m).step_by(rows) {
+                        let rows = start..(start + rows).min(g.m);
+                        // SAFETY: the vectors hold every element that the strides reach.
+                        unsafe { g.run_rows(rows, a.as_ptr(), b.as_ptr(), c.as_mut_ptr()) };
+                    }
+                }
+            }
+            avx512::packed_bytes()
+        };
+        std::thread::spawn(body).join().unwrap()
+    };
+    let mut packed = [0, 0];
+    for (batch, m, n, k) in
+        [(1, 300, 129, 513), (1, 512, 256, 1024), (3, 100, 40, 24), (1, 31, 700, 64), (1, 1000, 16, 1000)]
+    {
+        for (a, b) in
+            [([m * k, k, 1], [k * n, n, 1]), ([m * k, 1, m], [k * n, 1, k]), ([m * k, 1, m], [0, n, 1])]
+        {
+            let g = Gemm { batch, m, n, k, a, b, c: [m * n, n, 1], accumulate: false };
+            assert_eq!(on_a_new_thread(g, None), g.packing_bytes(), "{g:?}");
+            packed = most([packed, g.packing_bytes()].into_iter());
+            for rows in [1, 30, 128] {
+                let g = Gemm { batch: 1, ..g };
+                assert_eq!(
+                    on_a_new_thread(g, Some(rows)),
+                    g.packing_bytes_of_rows(rows),
+                    "{rows} rows of {g:?}"
+                );
+            }
+        }
+    }
+    assert!(packed.iter().all(|&bytes| bytes > 10_000), "these products hardly pack: {packed:?}");
+}

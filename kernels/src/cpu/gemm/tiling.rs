@@ -95,6 +95,11 @@ impl Tiling {
         self.batch.div_ceil(self.matrices_per_task) * self.row_parts * self.col_parts
     }
 
+    /// Different rectangles that one matrix is cut into, those of tasks 0..parts.
+    pub fn parts(&self) -> usize {
+        if self.batch == 0 { 0 } else { self.row_parts * self.col_parts }
+    }
+
     /// The rectangles that task `task` computes.
     pub fn tiles(self, g: &Gemm, task: usize) -> impl Iterator<Item = Tile> + use<> {
         let (group, within) =

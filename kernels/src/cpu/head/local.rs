@@ -41,6 +41,11 @@ pub fn workspace(head: &Head) -> usize {
     if head.gradients { (units(head).max(1) - 1) * table_floats(head) } else { 0 }
 }
 
+/// Floats of thread scratch that a unit takes: the logits of one chunk.
+pub fn scratch_elements(head: &Head) -> usize {
+    head.chunk.min(head.rows) * head.stride()
+}
+
 /// # Safety
 /// As [`Head::run`].
 pub unsafe fn run(head: &Head, level: Level, phase: usize, task: usize, args: Args) {
@@ -63,8 +68,8 @@ pub unsafe fn run(head: &Head, level: Level, phase: usize, task: usize, args: Ar
 unsafe fn unit(head: &Head, level: Level, unit: usize, args: Args) {
     let (chunks, units) = (head.chunks(), units(head));
     let own = chunks * unit / units..chunks * (unit + 1) / units;
-    Scratch::with(head.chunk.min(head.rows) * head.stride(), |scratch| {
-        let logits = scratch.take(head.chunk.min(head.rows) * head.stride());
+    Scratch::with(scratch_elements(head), |scratch| {
+        let logits = scratch.take(scratch_elements(head));
         // SAFETY: rows are in range; a chunk's logits fit into the scratch; each unit has its own gradient.
         unsafe {
             let dtable = match unit {

@@ -89,6 +89,29 @@ impl Head {
         self.losses() + if self.is_local() { local::workspace(self) } else { shared::workspace(self) }
     }
 
+    /// Bytes of scratch that a task takes of its thread: where chunks stay local, the logits of one.
+    pub fn scratch_bytes(&self) -> usize {
+        if self.is_local() { local::scratch_elements(self) * size_of::<f32>() } else { 0 }
+    }
+
+    /// Bytes of packing space, for a and for b of its products, that a task takes of its thread.
+    pub fn packing_bytes(&self) -> [usize; 2] {
+        let mut most = [0, 0];
+        // Chunks have two heights at most.
+        let chunks = self.chunks();
+        for rows in [self.rows / chunks.max(1), self.rows.div_ceil(chunks.max(1))] {
+            let products = [self.logits(rows), self.dh(rows), self.dtable(rows, true)];
+            for product in &products[..if self.gradients { 3 } else { 1 }] {
+                let [a, b] = match self.is_local() {
+                    true => product.packing_bytes_of_rows(product.m),
+                    false => product.packing_bytes(),
+                };
+                most = [most[0].max(a), most[1].max(b)];
+            }
+        }
+        most
+    }
+
     /// Floating-point operations of the products, a multiply-add counted as 2: logits, and with gradients dh and dtable.
     pub fn flops(&self) -> u64 {
         let products = if self.gradients { 3 } else { 1 };

@@ -48,9 +48,14 @@ struct Scratch {
     b: Vec<__m512>,
 }
 
-/// Whether this kernel takes the product, by shape and CPU only: all but those with hardly any columns.
+/// Whether this kernel takes the product, by shape and CPU only.
 pub fn handles(g: &Gemm) -> bool {
-    *AVAILABLE && g.c[2] == 1 && g.n >= 4
+    *AVAILABLE && takes(g)
+}
+
+/// Whether this kernel is made for the product: all but those with hardly any columns.
+pub fn takes(g: &Gemm) -> bool {
+    g.c[2] == 1 && g.n >= 4
 }
 
 /// The place and strides of an operand.
@@ -111,12 +116,9 @@ impl Blocks {
     }
 }
 
-/// A product and how its operands are read.
-struct Product<'a> {
-    g: &'a Gemm,
-    a: View,
-    b: View,
-    c: *mut f32,
+/// How the operands of a product are read: by its shape and strides alone.
+#[derive(Clone, Copy)]
+struct Way {
     blocks: Blocks,
     /// Blocks of a that are got ready at once.
     group: usize,
@@ -125,6 +127,78 @@ struct Product<'a> {
     /// Steps of k and columns of c that are taken at once.
     k_step: usize,
     n_step: usize,
+}
+
+impl Way {
+    fn of(g: &Gemm) -> Way {
+        let ([_, a_row, a_col], [_, b_row, b_col]) = (g.a, g.b);
+        let even = |whole: usize, most: usize, unit: usize| {
+            whole.div_ceil(whole.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+        };
+        let k_step = even(g.k, MAX_K, LANES);
+        let source = match (a_row, a_col) {
+            (row, 1) if rows_in_one_set(row) > L1_WAYS => SourceOfA::Copied,
+            (_, 1) => SourceOfA::InPlace,
+            (1, col) if lines_in_one_set(col, k_step) <= L2_WAYS => SourceOfA::InPlace,
+            _ => SourceOfA::Packed,
+        };
+        let blocks = Blocks::of(g.m);
+        // What is read hardly more than once is not worth packing; what all of many rows read is worth a good place.
+        let b_ways = match blocks.count {
+            0..=2 => usize::MAX,
+            3..=24 => L2_WAYS,
+            _ => L2_WAYS / 3,
+        };
+        let b_in_place = b_col == 1 && lines_in_one_set(b_row, k_step) <= b_ways;
+        let group = if source == SourceOfA::Packed { MAX_BLOCKS } else { 1 };
+        Way { blocks, group, source, b_in_place, k_step, n_step: even(g.n, MAX_COLS, COLS) }
+    }
+
+    /// Vectors of scratch for `rows` rows of a, in `blocks` blocks, and k steps.
+    fn vectors_of_a(&self, rows: usize, blocks: usize, k: usize) -> usize {
+        match self.source {
+            SourceOfA::InPlace => 0,
+            SourceOfA::Copied => rows * copied_stride(k) / LANES,
+            SourceOfA::Packed => (rows * k).div_ceil(LANES) + blocks,
+        }
+    }
+
+    /// Vectors of scratch for n columns of b and k steps.
+    fn vectors_of_b(&self, n: usize, k: usize) -> usize {
+        if self.b_in_place { 0 } else { k * n.div_ceil(LANES) }
+    }
+}
+
+/// Bytes of packing space that [`run`] takes of its thread for a and for b of this product.
+pub fn packing_bytes(g: &Gemm) -> [usize; 2] {
+    let way = Way::of(g);
+    let (k, n, blocks) = (way.k_step.min(g.k), way.n_step.min(g.n), way.group.min(way.blocks.count));
+    let a = way.vectors_of_a(way.blocks.start(blocks), blocks, k);
+    [a, way.vectors_of_b(n, k)].map(|vectors| vectors * size_of::<__m512>())
+}
+
+/// Makes room on this thread for so many bytes of packed a and b, so that no product of theirs grows it.
+pub fn reserve_packing([a, b]: [usize; 2]) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        for (space, bytes) in [(&mut scratch.a, a), (&mut scratch.b, b)] {
+            space.reserve_exact((bytes / size_of::<__m512>()).saturating_sub(space.len()));
+        }
+    });
+}
+
+/// Bytes of packed a and b that this thread holds now.
+#[cfg(test)]
+pub fn packed_bytes() -> [usize; 2] {
+    SCRATCH.with_borrow(|scratch| [&scratch.a, &scratch.b].map(|space| size_of_val(&space[..])))
+}
+
+/// A product, its operands and how they are read.
+struct Product<'a> {
+    g: &'a Gemm,
+    a: View,
+    b: View,
+    c: *mut f32,
+    way: Way,
 }
 
 /// Steps of k and columns that are taken at once.
@@ -143,39 +217,10 @@ struct Chunk {
 pub unsafe fn run(g: &Gemm, a: *const f32, b: *const f32, c: *mut f32) {
     let a = View { ptr: a, row: g.a[1], col: g.a[2] };
     let b = View { ptr: b, row: g.b[1], col: g.b[2] };
-    let even = |whole: usize, most: usize, unit: usize| {
-        whole.div_ceil(whole.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
-    };
-    let k_step = even(g.k, MAX_K, LANES);
-    let source = match (a.row, a.col) {
-        (row, 1) if rows_in_one_set(row) > L1_WAYS => SourceOfA::Copied,
-        (_, 1) => SourceOfA::InPlace,
-        (1, col) if lines_in_one_set(col, k_step) <= L2_WAYS => SourceOfA::InPlace,
-        _ => SourceOfA::Packed,
-    };
-    let blocks = Blocks::of(g.m);
-    // What is read hardly more than once is not worth packing; what all of many rows read is worth a good place.
-    let b_ways = match blocks.count {
-        0..=2 => usize::MAX,
-        3..=24 => L2_WAYS,
-        _ => L2_WAYS / 3,
-    };
-    let b_in_place = b.col == 1 && lines_in_one_set(b.row, k_step) <= b_ways;
-    let product = Product {
-        g,
-        a,
-        b,
-        c,
-        blocks,
-        group: if source == SourceOfA::Packed { MAX_BLOCKS } else { 1 },
-        source,
-        b_in_place,
-        k_step,
-        n_step: even(g.n, MAX_COLS, COLS),
-    };
+    let product = Product { g, a, b, c, way: Way::of(g) };
     SCRATCH.with_borrow_mut(|scratch| {
-        for k0 in (0..g.k.max(1)).step_by(k_step) {
-            for n0 in (0..g.n).step_by(product.n_step) {
+        for k0 in (0..g.k.max(1)).step_by(product.way.k_step) {
+            for n0 in (0..g.n).step_by(product.way.n_step) {
                 // SAFETY: the caller's, and the chunk lies within the product.
                 unsafe { product.run(product.chunk(k0, n0), scratch) };
             }
@@ -185,7 +230,7 @@ pub unsafe fn run(g: &Gemm, a: *const f32, b: *const f32, c: *mut f32) {
 
 impl Product<'_> {
     fn chunk(&self, k0: usize, n0: usize) -> Chunk {
-        Chunk { k0, k: self.k_step.min(self.g.k - k0), n0, n: self.n_step.min(self.g.n - n0) }
+        Chunk { k0, k: self.way.k_step.min(self.g.k - k0), n0, n: self.way.n_step.min(self.g.n - n0) }
     }
 
     /// What comes after a chunk: columns to the right, or the next steps of k from the left.
@@ -210,12 +255,12 @@ impl Product<'_> {
         unsafe {
             let mut streams = self.streams(chunk);
             let b = self.b.at(k0, n0);
-            if !self.b_in_place {
-                reserve(&mut scratch.b, k * n.div_ceil(LANES));
+            if !self.way.b_in_place {
+                reserve(&mut scratch.b, self.way.vectors_of_b(n, k));
                 pack::pack_b(b, k, n, scratch.b.as_mut_ptr().cast());
             }
-            for first in (0..self.blocks.count).step_by(self.group) {
-                let blocks = first..(first + self.group).min(self.blocks.count);
+            for first in (0..self.way.blocks.count).step_by(self.way.group) {
+                let blocks = first..(first + self.way.group).min(self.way.blocks.count);
                 if let Some(stream) = self.next_blocks(chunk, blocks.clone()) {
                     streams[0] = stream;
                 }
@@ -226,7 +271,7 @@ impl Product<'_> {
                     let ahead = if k0 == 0 && panel.start == 0 { FAR_AHEAD } else { AHEAD };
                     for j in (0..n).step_by(COLS) {
                         let cols = COLS.min(n - j);
-                        let (b, b_row) = if self.b_in_place {
+                        let (b, b_row) = if self.way.b_in_place {
                             (b.at(0, j).ptr, b.row)
                         } else {
                             (scratch.b.as_ptr().cast::<f32>().add(j * k), cols.next_multiple_of(LANES))
@@ -250,7 +295,7 @@ impl Product<'_> {
     /// What is fetched beside a whole chunk: the operands of the next one.
     fn streams(&self, chunk: Chunk) -> [Stream; STREAMS] {
         let mut streams = [Stream::EMPTY; STREAMS];
-        let tiles = self.blocks.count * chunk.n.div_ceil(COLS);
+        let tiles = self.way.blocks.count * chunk.n.div_ceil(COLS);
         if let Some(next) = self.after(chunk) {
             // SAFETY: the next chunk lies within the operands.
             let (a, b) = unsafe { (self.a.at(0, next.k0), self.b.at(next.k0, next.n0)) };
@@ -265,7 +310,7 @@ impl Product<'_> {
     /// What is fetched beside some blocks: the rows of a after them, where nothing else fetches those.
     fn next_blocks(&self, chunk: Chunk, blocks: Range<usize>) -> Option<Stream> {
         let tiles = blocks.len() * chunk.n.div_ceil(COLS);
-        let (start, k0, k) = if blocks.end < self.blocks.count {
+        let (start, k0, k) = if blocks.end < self.way.blocks.count {
             if !self.streams_rows() && (chunk.k0 > 0 || chunk.n0 > 0) {
                 return None;
             }
@@ -274,7 +319,8 @@ impl Product<'_> {
             let next = self.after(chunk).filter(|_| self.streams_rows())?;
             (0, next.k0, next.k)
         };
-        let rows = self.blocks.start(start)..self.blocks.start((start + self.group).min(self.blocks.count));
+        let rows = self.way.blocks.start(start)
+            ..self.way.blocks.start((start + self.way.group).min(self.way.blocks.count));
         // SAFETY: the rows and columns lie within a.
         let a = unsafe { self.a.at(rows.start, k0) };
         Some(Stream::over(a, rows.len(), k, tiles, chunk.k))
@@ -288,18 +334,17 @@ impl Product<'_> {
     #[target_feature(enable = "avx512f")]
     unsafe fn prepare(&self, chunk: Chunk, blocks: Range<usize>, scratch: &mut Vec<__m512>) -> *mut f32 {
         let Chunk { k0, k, .. } = chunk;
-        let rows = self.blocks.start(blocks.start)..self.blocks.start(blocks.end);
+        let rows = self.way.blocks.start(blocks.start)..self.way.blocks.start(blocks.end);
+        reserve(scratch, self.way.vectors_of_a(rows.len(), blocks.len(), k));
         // SAFETY: the rows lie within a, and the scratch has room for what is written.
         unsafe {
-            match self.source {
+            match self.way.source {
                 SourceOfA::InPlace => {}
                 SourceOfA::Copied => {
-                    reserve(scratch, rows.len() * copied_stride(k) / LANES);
                     let a = self.a.at(rows.start, k0);
                     pack::copy_rows(a, rows.len(), k, scratch.as_mut_ptr().cast(), copied_stride(k));
                 }
                 SourceOfA::Packed => {
-                    reserve(scratch, (rows.len() * k).div_ceil(LANES) + blocks.len());
                     let packed = scratch.as_mut_ptr().cast();
                     let mut panels = [Panel::default(); MAX_BLOCKS];
                     for (panel, block) in panels.iter_mut().zip(blocks.clone()) {
@@ -318,15 +363,15 @@ impl Product<'_> {
     /// `packed` is what `prepare` returns for these blocks.
     #[inline]
     unsafe fn panel(&self, chunk: Chunk, first: usize, block: usize, packed: *mut f32) -> Panel {
-        let start = self.blocks.start(block);
-        let rows = self.blocks.start(block + 1) - start;
-        let view = match self.source {
+        let start = self.way.blocks.start(block);
+        let rows = self.way.blocks.start(block + 1) - start;
+        let view = match self.way.source {
             // SAFETY: the block lies within a.
             SourceOfA::InPlace => unsafe { self.a.at(start, chunk.k0) },
             SourceOfA::Copied => View { ptr: packed, row: copied_stride(chunk.k), col: 1 },
             SourceOfA::Packed => {
                 // Panels lie behind each other, each with 16 floats of room for its last store.
-                let place = (start - self.blocks.start(first)) * chunk.k + (block - first) * LANES;
+                let place = (start - self.way.blocks.start(first)) * chunk.k + (block - first) * LANES;
                 // SAFETY: `prepare` has made room.
                 View { ptr: unsafe { packed.add(place) }, row: 1, col: rows }
             }
