@@ -179,3 +179,62 @@ fn a_top_budget_that_is_not_predicted() {
     let held = report.held_out.unwrap();
     assert!(held.n == 7 && held.error < 0.01 && held.error < held.baseline_error, "{held:?}");
 }
+
+#[test]
+fn parabolas_that_would_miss_the_law_without_noise() {
+    // Sizes that drift off centre from budget to budget: a parabola is no model of so lopsided a valley.
+    let mut runs = Vec::new();
+    for (i, budget) in BUDGETS.iter().enumerate() {
+        let centre = 2.5f64.powi(i as i32 - 2);
+        let multiples: Vec<f64> = (-9..=9).map(|k| centre * 1.35f64.powi(k)).collect();
+        runs.extend(isoflop(&LAW, &[*budget], &multiples, 0.0, 0));
+    }
+    let report = fit_runs(&runs, &[], &options()).unwrap();
+    let w = raised(&report.warnings, WarningCode::ApproachBias, "approach 2 would find");
+    let fit = report.approach(2).unwrap();
+    // Without noise the simulated bias is the real one.
+    let off = fit.exponents.a - LAW.exponents().a;
+    assert!((w.value - off).abs() < 1e-3 && off.abs() > 0.01, "{} {off}", w.value);
+    assert_eq!(fit.bias.unwrap().a, w.value);
+    let small = fit_runs(&sound(), &[], &options()).unwrap().approach(2).unwrap().bias.unwrap();
+    assert!((small.tokens - 1.0).abs() < 0.1, "{small:?}");
+}
+
+#[test]
+fn embeddings_that_bend_the_exponent() {
+    // The law holds for parameters without embeddings; embeddings grow as the square root of the rest.
+    let mut runs = sound();
+    for run in &mut runs {
+        let without = run.params;
+        run.validation_loss = Some(LAW.loss(without, run.tokens));
+        run.params_non_embedding = Some(without);
+        run.params = without + 1.5e4 * without.sqrt();
+    }
+    let w = raised(&warnings(&runs), WarningCode::EmbeddingShare, "% embeddings");
+    assert!(w.value.abs() > 0.02 && w.message.contains(&format!("without as C^{:.3}", LAW.exponents().a)), "{w:?}");
+}
+
+#[test]
+fn many_warnings_of_one_kind_end_in_a_count() {
+    let budgets: Vec<f64> = (0..20).map(|i| 1e18 * 1.3f64.powi(i)).collect();
+    let mut runs = isoflop(&LAW, &BUDGETS[..2], &MULTIPLES, 0.0005, 1);
+    runs.extend(isoflop(&LAW, &budgets[3..], &[0.05, 0.1, 0.2, 0.4], 0.0, 1));
+    let found = warnings(&runs);
+    assert_eq!(count(&found, WarningCode::MinimumAtEdge), 9);
+    assert!(found.iter().any(|w| w.message == "9 more like the one before." && w.value == 9.0), "{found:#?}");
+}
+
+#[test]
+fn repeats_say_how_much_seeds_move_the_loss() {
+    let mut runs = Vec::new();
+    for seed in 0..4 {
+        let mut again = isoflop(&LAW, &BUDGETS, &MULTIPLES, 0.004, 100 + seed);
+        again.iter_mut().for_each(|r| r.id = format!("{}-{seed}", r.id));
+        runs.extend(again);
+    }
+    let report = fit_runs(&runs, &[], &options()).unwrap();
+    let noise = report.seed_noise.unwrap();
+    assert_eq!((noise.groups, noise.runs), (35, 140));
+    assert!((noise.deviation / 0.004 - 1.0).abs() < 0.25, "{noise:?}");
+    assert!(fit_runs(&sound(), &[], &options()).unwrap().seed_noise.is_none());
+}

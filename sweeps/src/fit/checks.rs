@@ -11,32 +11,40 @@ const LEAST: f64 = 0.005;
 /// Robust standard deviations per median absolute deviation of a normal distribution.
 const MAD: f64 = 1.4826;
 
+/// Of very large sets, evenly chosen runs stand for all: those asked about and those that may be the nearest.
+const ASKED: usize = 1000;
+const NEIGHBOURS: usize = 20_000;
+
 /// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)
 /// and predicts it. None when too few runs remain.
 pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldOut> {
     let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
-    let by_budget = budgets(samples).pop().filter(|b| b.flops > 0.5 * top).map(|b| b.members);
-    let is_held = |i: usize| match &by_budget {
-        Some(members) => members.contains(&i),
-        None => samples[i].flops > 0.5 * top,
+    let mut is_held: Vec<bool> = samples.iter().map(|s| s.flops > 0.5 * top).collect();
+    if let Some(budget) = budgets(samples).pop().filter(|b| b.flops > 0.5 * top) {
+        is_held.fill(false);
+        budget.members.iter().for_each(|&i| is_held[i] = true);
+    }
+    let pick = |wanted: bool| -> Vec<Sample> {
+        samples.iter().zip(&is_held).filter(|(_, held)| **held == wanted).map(|(s, _)| s.clone()).collect()
     };
-    let (held, kept): (Vec<_>, Vec<_>) = (0..samples.len()).partition(|&i| is_held(i));
-    let kept: Vec<Sample> = kept.into_iter().map(|i| samples[i].clone()).collect();
+    let (held, kept) = (pick(true), pick(false));
     parametric::possible(&kept).ok()?;
     let options = FitOptions { starts: Starts::Projection, ..options.clone() };
     let law = parametric::solve(&kept, &options)?.law;
+    let every = |n: usize, most: usize| n.div_ceil(most);
+    let near: Vec<&Sample> = kept.iter().step_by(every(kept.len(), NEIGHBOURS)).collect();
+    let asked: Vec<&Sample> = held.iter().step_by(every(held.len(), ASKED)).collect();
     let (mut error, mut baseline_error) = (0.0, 0.0);
-    let mut flops = [f64::INFINITY, 0.0f64];
-    for run in held.iter().map(|&i| &samples[i]) {
+    for run in &asked {
         let distance =
             |s: &Sample| (s.params / run.params).ln().powi(2) + (s.tokens / run.tokens).ln().powi(2);
-        let nearest = kept.iter().min_by(|p, q| distance(p).total_cmp(&distance(q)))?;
+        let nearest = near.iter().min_by(|p, q| distance(p).total_cmp(&distance(q)))?;
         error += (law.loss(run.params, run.tokens)? / run.loss - 1.0).abs();
         baseline_error += (nearest.loss / run.loss - 1.0).abs();
-        flops = [flops[0].min(run.flops), flops[1].max(run.flops)];
     }
-    let n = held.len();
-    Some(HeldOut { flops, n, error: error / n as f64, baseline_error: baseline_error / n as f64 })
+    let flops = held.iter().fold([f64::INFINITY, 0.0f64], |m, s| [m[0].min(s.flops), m[1].max(s.flops)]);
+    let n = asked.len() as f64;
+    Some(HeldOut { flops, n: held.len(), error: error / n, baseline_error: baseline_error / n })
 }
 
 /// Indices of the samples far from the law. None when there are fewer than 8 samples or more than a fifth are far:
@@ -53,7 +61,7 @@ pub(crate) fn outliers(samples: &[Sample], law: &Params) -> Vec<usize> {
     if far.len() * 5 > samples.len() { Vec::new() } else { far }
 }
 
-/// Approach 3 without these samples.
+/// Approach 3 without these samples, given in increasing order.
 pub(crate) fn fit_without(
     samples: &[Sample],
     outliers: &[usize],
@@ -61,11 +69,45 @@ pub(crate) fn fit_without(
     grid: &[f64],
     options: &FitOptions,
 ) -> Option<Fit> {
-    let kept: Vec<Sample> =
-        (0..samples.len()).filter(|i| !outliers.contains(i)).map(|i| samples[i].clone()).collect();
+    let mut kept = samples.to_vec();
+    let mut i = 0;
+    kept.retain(|_| {
+        i += 1;
+        outliers.binary_search(&(i - 1)).is_err()
+    });
     parametric::possible(&kept).ok()?;
     let options = FitOptions { starts: Starts::Projection, profile: false, ..options.clone() };
     parametric::fit(&kept, flops_per_param_token, grid, &options)
+}
+
+/// Shares of embeddings in the smallest and the largest model, and the exponent a when N counts no embeddings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WithoutEmbeddings {
+    pub shares: [f64; 2],
+    pub a: f64,
+}
+
+/// The law refitted with N without embeddings, where small models are embeddings to more than a fifth and large ones are
+/// not. `without` holds that N for each sample.
+pub(crate) fn embeddings(
+    samples: &[Sample],
+    without: Option<Vec<f64>>,
+    options: &FitOptions,
+) -> Option<WithoutEmbeddings> {
+    let without = without?;
+    let share = |i: usize| 1.0 - without[i] / samples[i].params;
+    let by_size = |p: &usize, q: &usize| samples[*p].params.total_cmp(&samples[*q].params);
+    let shares =
+        [share((0..samples.len()).min_by(by_size)?), share((0..samples.len()).max_by(by_size)?)];
+    if shares[0] < 0.2 || shares[0] - shares[1] < 0.1 || without.iter().any(|n| !(*n > 0.0)) {
+        return None;
+    }
+    let counted: Vec<Sample> =
+        samples.iter().zip(&without).map(|(s, &params)| Sample { params, ..s.clone() }).collect();
+    parametric::possible(&counted).ok()?;
+    let options = FitOptions { starts: Starts::Projection, ..options.clone() };
+    let a = parametric::solve(&counted, &options)?.law.exponents()?.a;
+    Some(WithoutEmbeddings { shares, a })
 }
 
 /// The middle value; 0 of nothing.

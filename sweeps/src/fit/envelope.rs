@@ -5,7 +5,8 @@ use super::options::FitOptions;
 use super::parametric::Sample;
 use super::power::{self, Pair};
 use super::records::Curve;
-use super::result::{EnvelopePoint, Fit};
+use super::result::{Bias, EnvelopePoint, Fit, Params};
+use std::collections::HashMap;
 
 /// Computes at which the envelope is taken, evenly in log C.
 const STEPS: usize = 200;
@@ -61,8 +62,9 @@ fn measured(curve: &Curve) -> Vec<(f64, f64)> {
 /// Interpolates the curves of the fitted runs, linearly in log C; none when no two curves overlap.
 pub(crate) fn grid(samples: &[Sample], names: &[&str], curves: &[Curve]) -> Option<Grid> {
     let mut found = Vec::new();
+    let by_name: HashMap<&str, &Curve> = curves.iter().map(|c| (c.run.as_str(), c)).collect();
     for (sample, name) in samples.iter().zip(names) {
-        let Some(curve) = curves.iter().find(|c| c.run == *name) else { continue };
+        let Some(curve) = by_name.get(name) else { continue };
         let points = measured(curve);
         if points.len() >= 2 {
             found.push((name.to_string(), sample.params, points));
@@ -168,6 +170,33 @@ pub(crate) fn fit(
     let mut fit = power::fit((1, "envelope"), n, best, &resampled, wanted, options);
     fit.envelope = points;
     Ok(fit)
+}
+
+/// What approach 1 would find if every loss of these curves were `law`'s for the tokens seen by then.
+pub(crate) fn bias(
+    samples: &[Sample],
+    names: &[&str],
+    curves: &[Curve],
+    law: &Params,
+    flops_per_param_token: f64,
+) -> Option<Bias> {
+    let sizes: HashMap<&str, f64> = names.iter().copied().zip(samples.iter().map(|s| s.params)).collect();
+    let exact: Vec<Curve> = curves
+        .iter()
+        .filter_map(|curve| {
+            let params = *sizes.get(curve.run.as_str())?;
+            let mut exact = curve.clone();
+            for p in exact.points.iter_mut().filter(|p| p.tokens > 0.0) {
+                let loss = law.loss(params, p.tokens);
+                p.train_loss = p.train_loss.and(loss);
+                p.validation_loss = p.validation_loss.and(loss);
+            }
+            Some(exact)
+        })
+        .collect();
+    let grid = grid(samples, names, &exact)?;
+    let points = envelope(&grid, &vec![1.0; grid.curves.len()], flops_per_param_token);
+    power::bias(&laws(&points)?, samples, law, flops_per_param_token)
 }
 
 /// Runs whose learning rate falls by more than a tenth after its peak: before their end their loss is above that of a

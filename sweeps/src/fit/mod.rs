@@ -4,6 +4,7 @@
 //! [`fit_runs`] fits them; a [`FitDocument`] serialises to fit.json. The same input gives the same bytes, on any number
 //! of threads.
 
+mod akima;
 mod checks;
 mod document;
 mod envelope;
@@ -11,6 +12,7 @@ mod error;
 pub mod input;
 mod intervals;
 mod law;
+mod noise;
 mod options;
 mod parabola;
 mod parametric;
@@ -48,7 +50,7 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
     if runs.is_empty() {
         return Err(FitError::NoRuns);
     }
-    let (samples, left_out) = usable(runs, options)?;
+    let (mut samples, left_out) = usable(runs, options)?;
     if samples.is_empty() {
         let reasons = left_out.iter().map(|l| l.why.clone()).collect::<BTreeSet<_>>();
         let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
@@ -64,6 +66,10 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
     let Sample { params, tokens, .. } = samples[0];
     if samples.iter().all(|s| s.params == params && s.tokens == tokens) {
         return Err(FitError::NoVariation { n, params, tokens });
+    }
+    let seed_noise = noise::of_repeats(&samples);
+    if let Some(noise) = seed_noise.filter(|_| options.seed_weights) {
+        noise::weigh(&mut samples, &noise);
     }
     let names: Vec<&str> = samples.iter().map(|s| runs[s.record].id.as_str()).collect();
     let k = checks::median(samples.iter().map(|s| s.flops / (s.params * s.tokens)).collect());
@@ -122,10 +128,25 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
     if fits.is_empty() {
         return Err(FitError::TooFewRuns { n, reasons: reasons.join("; ") });
     }
+    if let Some(law) = fits.iter().find(|f| f.approach == 3 && !f.optimum.is_empty()).map(|f| f.params) {
+        for fit in &mut fits {
+            fit.bias = match fit.approach {
+                1 => envelope::bias(&samples, &names, curves, &law, k),
+                2 => parabola::bias(&samples, fit, &law, k, options),
+                _ => None,
+            };
+            warnings.extend(warnings::bias(fit));
+        }
+    }
+    if let Some(fit) = fits.iter().find(|f| f.approach == 3 && options.params == ParamCount::Total) {
+        let without = samples.iter().map(|s| runs[s.record].params_non_embedding).collect();
+        warnings.extend(checks::embeddings(&samples, without, options).and_then(|w| warnings::embeddings(fit, &w)));
+    }
     warnings.extend(warnings::disagreements(&fits));
     warnings.extend(warnings::extrapolations(&options.targets, inputs.flops[1]));
     warnings.extend(held_out.as_ref().and_then(warnings::held_out));
-    Ok(FitReport { fits, warnings, held_out, without_outliers, variants, seed_noise: None, inputs })
+    let warnings = warnings::shortened(warnings);
+    Ok(FitReport { fits, warnings, held_out, without_outliers, variants, seed_noise, inputs })
 }
 
 /// The finished runs with a loss, and why the others are left out.

@@ -155,7 +155,7 @@ pub const DELTA: f64 = 1e-3;
 const MOST_RESAMPLES: usize = 100_000;
 
 impl Default for FitOptions {
-    /// All approaches, the published objective, 1,000 resamples, 90 % intervals, validation loss, all parameters.
+    /// All approaches, the published objective, 1,000 resamples, 90 % BCa intervals, validation loss, all parameters.
     fn default() -> Self {
         FitOptions {
             approaches: vec![1, 2, 3],
@@ -170,7 +170,7 @@ impl Default for FitOptions {
             form: LawForm::Chinchilla,
             variants: Vec::new(),
             starts: Starts::Projection,
-            intervals: IntervalMethod::Percentile,
+            intervals: IntervalMethod::Bca,
             stratified: false,
             profile: false,
             minimum: MinimumMethod::Parabola,

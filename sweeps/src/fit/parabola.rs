@@ -2,10 +2,11 @@
 //! Hoffmann et al. 2022, section 3.2; budgets whose minimum is at an end are dropped as by Porian et al. 2024.
 
 use super::intervals::resampled;
-use super::options::FitOptions;
+use super::akima;
+use super::options::{FitOptions, MinimumMethod};
 use super::parametric::Sample;
 use super::power::{self, Pair};
-use super::result::{Fit, IsoflopMinimum, MinimumFlag};
+use super::result::{Bias, Fit, IsoflopMinimum, MinimumFlag, Params};
 use nalgebra::{Matrix3, Vector3};
 
 /// Curvatures within this many standard errors of zero do not locate a minimum.
@@ -20,21 +21,28 @@ pub(crate) struct Budget {
 
 /// Groups by budget, least first. Runs without a budget belong to none.
 pub(crate) fn budgets(samples: &[Sample]) -> Vec<Budget> {
+    let mut placed: Vec<(f64, usize)> =
+        samples.iter().enumerate().filter_map(|(i, s)| Some((s.budget?, i))).collect();
+    placed.sort_by(|p, q| p.0.total_cmp(&q.0).then(p.1.cmp(&q.1)));
     let mut found: Vec<Budget> = Vec::new();
-    for (i, sample) in samples.iter().enumerate() {
-        let Some(flops) = sample.budget else { continue };
+    for (flops, i) in placed {
         // Budgets written with different roundings are one budget.
-        match found.iter_mut().find(|b| (b.flops / flops - 1.0).abs() < 1e-6) {
+        match found.last_mut().filter(|b| flops / b.flops - 1.0 < 1e-6) {
             Some(budget) => budget.members.push(i),
             None => found.push(Budget { flops, members: vec![i] }),
         }
     }
-    found.sort_by(|a, b| a.flops.total_cmp(&b.flops));
     found
 }
 
 /// Least squares with weights of the budget's losses on 1, x, x^2; none with fewer than three sizes.
-fn parabola(samples: &[Sample], budget: &Budget, weights: &[f64], k: f64) -> Option<IsoflopMinimum> {
+fn parabola(
+    samples: &[Sample],
+    budget: &Budget,
+    weights: &[f64],
+    k: f64,
+    method: MinimumMethod,
+) -> Option<IsoflopMinimum> {
     let members: Vec<usize> = budget.members.iter().copied().filter(|&i| weights[i] > 0.0).collect();
     let mut sizes: Vec<f64> = members.iter().map(|&i| samples[i].params).collect();
     sizes.sort_by(f64::total_cmp);
@@ -81,13 +89,20 @@ fn parabola(samples: &[Sample], budget: &Budget, weights: &[f64], k: f64) -> Opt
     } else {
         MinimumFlag::Interior
     };
+    let mut minimum = params.map(|p| (p, c[0] - 0.25 * c[1] * c[1] / c[2]));
+    let mut flag = flag;
+    if method == MinimumMethod::Akima {
+        let points: Vec<_> = sizes.iter().map(|&size| (size.ln(), at(size).ln())).collect();
+        minimum = akima::minimum(&points).map(|(x, y)| (x.exp(), y.exp()));
+        flag = if minimum.is_some() { MinimumFlag::Interior } else { MinimumFlag::Edge };
+    }
     Some(IsoflopMinimum {
         budget: budget.flops,
         flag,
         runs: members.len(),
-        params,
-        tokens: params.map(|p| budget.flops / (k * p)),
-        loss: params.map(|_| c[0] - 0.25 * c[1] * c[1] / c[2]),
+        params: minimum.map(|m| m.0),
+        tokens: minimum.map(|m| budget.flops / (k * m.0)),
+        loss: minimum.map(|m| m.1),
         centre: mean.exp(),
         loss_at_centre: c[0],
         slope: c[1],
@@ -98,8 +113,14 @@ fn parabola(samples: &[Sample], budget: &Budget, weights: &[f64], k: f64) -> Opt
 }
 
 /// The parabolas of all budgets with three sizes or more.
-pub(crate) fn minima(samples: &[Sample], weights: &[f64], flops_per_param_token: f64) -> Vec<IsoflopMinimum> {
-    budgets(samples).iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token)).collect()
+fn minima(
+    samples: &[Sample],
+    weights: &[f64],
+    flops_per_param_token: f64,
+    method: MinimumMethod,
+) -> Vec<IsoflopMinimum> {
+    let of = |b: &Budget| parabola(samples, b, weights, flops_per_param_token, method);
+    budgets(samples).iter().filter_map(of).collect()
 }
 
 fn laws<'a>(minima: impl Iterator<Item = &'a IsoflopMinimum>) -> Option<Pair> {
@@ -116,7 +137,8 @@ pub(crate) fn fit(
 ) -> Result<Fit, (Vec<IsoflopMinimum>, String)> {
     let all = budgets(samples);
     let ones = vec![1.0; samples.len()];
-    let minima = minima(samples, &ones, flops_per_param_token);
+    let method = options.minimum;
+    let minima = minima(samples, &ones, flops_per_param_token, method);
     let interior = |m: &&IsoflopMinimum| m.flag == MinimumFlag::Interior;
     let usable = minima.iter().filter(interior).count();
     let Some(best) = laws(minima.iter().filter(interior)) else {
@@ -135,14 +157,28 @@ pub(crate) fn fit(
     let strata: Vec<Vec<usize>> = kept.iter().map(|b| b.members.clone()).collect();
     let resampled = resampled(options, samples.len(), &strata, |weights| {
         let fitted: Vec<_> =
-            kept.iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token)).collect();
+            kept.iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token, method)).collect();
         let inside = |m: &&IsoflopMinimum| m.params.is_some_and(|p| p > m.tried[0] && p < m.tried[1]);
         laws(fitted.iter().filter(inside))
     });
     let n = minima.iter().filter(interior).map(|m| m.runs).sum();
-    let mut fit = power::fit((2, "parabola"), n, best, &resampled, grid, options);
+    let name = if method == MinimumMethod::Akima { "akima" } else { "parabola" };
+    let mut fit = power::fit((2, name), n, best, &resampled, grid, options);
     fit.minima = minima;
     Ok(fit)
+}
+
+/// What approach 2 would find from runs of the same sizes without noise if `law` were true, over the budgets that `fit`
+/// used.
+pub(crate) fn bias(samples: &[Sample], fit: &Fit, law: &Params, k: f64, options: &FitOptions) -> Option<Bias> {
+    let exact: Option<Vec<Sample>> =
+        samples.iter().map(|s| Some(Sample { loss: law.loss(s.params, s.tokens)?, ..s.clone() })).collect();
+    let used = |m: &&IsoflopMinimum| {
+        let same = |n: &&IsoflopMinimum| n.budget == m.budget && n.flag == MinimumFlag::Interior;
+        m.params.is_some() && fit.minima.iter().find(same).is_some()
+    };
+    let found = minima(&exact?, &vec![1.0; samples.len()], k, options.minimum);
+    power::bias(&laws(found.iter().filter(used))?, samples, law, k)
 }
 
 #[cfg(test)]
@@ -166,7 +202,7 @@ mod tests {
         let losses = |n: f64| 2.0 + 0.05 * (n / 3e7).ln().powi(2);
         let samples: Vec<_> =
             [1e7, 2e7, 4e7, 8e7].iter().enumerate().map(|(i, &n)| sample(i, n, 1e18, losses(n))).collect();
-        let found = minima(&samples, &[1.0; 4], 6.0);
+        let found = minima(&samples, &[1.0; 4], 6.0, MinimumMethod::Parabola);
         let m = &found[0];
         assert_eq!(m.flag, MinimumFlag::Interior);
         assert!((m.params.unwrap() / 3e7 - 1.0).abs() < 1e-9);
@@ -179,11 +215,11 @@ mod tests {
         let edge: Vec<_> = (0..4)
             .map(|i| sample(i, 1e7 * 2f64.powi(i as i32), 1e18, 3.0 - 0.1 * i as f64 + 0.01 * (i * i) as f64))
             .collect();
-        assert_eq!(minima(&edge, &[1.0; 4], 6.0)[0].flag, MinimumFlag::Edge);
+        assert_eq!(minima(&edge, &[1.0; 4], 6.0, MinimumMethod::Parabola)[0].flag, MinimumFlag::Edge);
         let down: Vec<_> = (0..4)
             .map(|i| sample(i, 1e7 * 2f64.powi(i as i32), 1e18, 3.0 - 0.1 * (i as f64 - 1.5).powi(2)))
             .collect();
-        let found = minima(&down, &[1.0; 4], 6.0);
+        let found = minima(&down, &[1.0; 4], 6.0, MinimumMethod::Parabola);
         assert_eq!((found[0].flag, found[0].params), (MinimumFlag::Curvature, None));
     }
 }

@@ -2,7 +2,8 @@
 
 use super::intervals::{Resampled, Spread};
 use super::options::FitOptions;
-use super::result::{Bootstrap, Cloud, Estimate, Exponents, Fit, FitStatus, Optimum, Params};
+use super::parametric::Sample;
+use super::result::{Bias, Bootstrap, Cloud, Estimate, Exponents, Fit, FitStatus, Optimum, Params};
 use std::collections::BTreeMap;
 
 /// y = exp(level) x^slope.
@@ -50,6 +51,18 @@ pub(crate) fn pair(optima: &[(f64, f64, f64)]) -> Option<Pair> {
     let params = power_law(&optima.iter().map(|o| (o.0, o.1)).collect::<Vec<_>>())?;
     let tokens = power_law(&optima.iter().map(|o| (o.0, o.2)).collect::<Vec<_>>())?;
     Some(Pair { params, tokens })
+}
+
+/// How far laws found from runs of a known law are from it, at the largest compute.
+pub(crate) fn bias(found: &Pair, samples: &[Sample], law: &Params, k: f64) -> Option<Bias> {
+    let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
+    let (params, tokens) = law.optimum(top, k)?;
+    let bias = Bias {
+        a: found.params.slope - law.exponents()?.a,
+        params: found.params.at(top) / params,
+        tokens: found.tokens.at(top) / tokens,
+    };
+    [bias.a, bias.params, bias.tokens].iter().all(|v| v.is_finite()).then_some(bias)
 }
 
 type Quantity = fn(&Pair) -> f64;

@@ -296,6 +296,10 @@ pub enum WarningCode {
     Extrapolation,
     /// The largest budget, held out, is not predicted well.
     HeldOutError,
+    /// Approach 1 or 2 would miss the law of approach 3 even without noise.
+    ApproachBias,
+    /// Small models are embeddings to a large part, which bends the law of all parameters.
+    EmbeddingShare,
 }
 
 /// One thing a careful reviewer would point out.

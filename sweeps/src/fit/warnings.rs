@@ -1,9 +1,11 @@
 //! The sentences of every warning: what was found, in plain words with its number, and what to do about it.
 
+use super::checks::WithoutEmbeddings;
 use super::options::LawForm;
 use super::result::{
     Fit, FitStatus, HeldOut, Inputs, IsoflopMinimum, LeftOut, MinimumFlag, Warning, WarningCode,
 };
+use std::collections::HashMap;
 
 /// Fits from fewer model sizes than this are unreliable.
 const MODELS: usize = 5;
@@ -15,6 +17,10 @@ const PARABOLA_REACH: f64 = 16.0;
 const EXTRAPOLATION: f64 = 10.0;
 /// Relative error of the held-out losses that makes a fit of little use.
 const USEFUL: f64 = 0.04;
+/// Bias of N* or D* at the largest compute that is worth a sentence.
+const BIAS: f64 = 0.1;
+/// A change of the exponent of N by the way of counting that is worth one.
+const BENT: f64 = 0.02;
 /// Names listed before "and n more".
 const NAMES: usize = 8;
 
@@ -310,6 +316,67 @@ pub(crate) fn held_out(h: &HeldOut) -> Option<Warning> {
         return None;
     };
     Some(warning(WarningCode::HeldOutError, h.error, format!("{what}. {end}")))
+}
+
+/// What approaches 1 and 2 would miss even without noise.
+pub(crate) fn bias(fit: &Fit) -> Option<Warning> {
+    let bias = fit.bias?;
+    let percent = |ratio: f64| 100.0 * (ratio - 1.0);
+    let worst = percent(bias.params).abs().max(percent(bias.tokens).abs());
+    (worst > 100.0 * BIAS).then(|| {
+        warning(
+            WarningCode::ApproachBias,
+            bias.a,
+            format!(
+                "If the law of approach 3 were true, approach {} would find from these runs without noise an exponent of N off by {:+.3}, and at the largest compute N* off by {:+.1} % and D* by {:+.1} %. Prefer approach 3, or narrower sizes around each minimum.",
+                fit.approach,
+                bias.a,
+                percent(bias.params),
+                percent(bias.tokens)
+            ),
+        )
+    })
+}
+
+/// Small models that are embeddings to a large part.
+pub(crate) fn embeddings(fit: &Fit, without: &WithoutEmbeddings) -> Option<Warning> {
+    let moved = without.a - fit.exponents.a;
+    (moved.abs() > BENT).then(|| {
+        warning(
+            WarningCode::EmbeddingShare,
+            moved,
+            format!(
+                "The smallest model is {:.0} % embeddings, the largest {:.0} %: counted with embeddings N grows as C^{:.3}, without as C^{:.3}. Say which count is meant, or leave out the smallest sizes.",
+                100.0 * without.shares[0],
+                100.0 * without.shares[1],
+                fit.exponents.a,
+                without.a
+            ),
+        )
+    })
+}
+
+/// At most so many warnings of one code, and one that says how many more there are.
+pub(crate) fn shortened(warnings: Vec<Warning>) -> Vec<Warning> {
+    let mut counts: HashMap<WarningCode, usize> = HashMap::new();
+    let mut kept: Vec<Warning> = Vec::new();
+    for warning in warnings {
+        let count = counts.entry(warning.code).or_default();
+        *count += 1;
+        if *count <= NAMES {
+            kept.push(warning);
+        }
+    }
+    let full = |code: WarningCode| counts[&code].saturating_sub(NAMES);
+    let codes: Vec<WarningCode> = kept.iter().map(|w| w.code).collect();
+    for (i, code) in codes.into_iter().enumerate().rev() {
+        let last = kept[i + 1..].iter().all(|w| w.code != code);
+        if last && full(code) > 0 {
+            let message = format!("{} more like the one before.", full(code));
+            kept.insert(i + 1, warning(code, full(code) as f64, message));
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use rayon::prelude::*;
 
 /// Groups of runs that the jackknife leaves out one at a time, at most.
 const GROUPS: usize = 400;
+/// Runs times resamples that are worth the time; with more runs there are fewer resamples, though at least `FEWEST`.
+const WORK: usize = 100_000_000;
+const FEWEST: usize = 200;
 
 /// Estimates from resamples, and from all runs but a few for [`IntervalMethod::Bca`].
 #[derive(Debug, Clone)]
@@ -33,18 +36,20 @@ pub(crate) fn draw(seed: u64, resample: usize, n: usize, strata: &[Vec<usize>]) 
     counts
 }
 
-/// Applies `estimate`, which is given how often each of `n` runs counts, to the resamples that the options ask for.
+/// Applies `estimate`, which is given how often each of `n` runs counts, to the resamples that the options ask for, or to
+/// fewer where there are more than 100,000 runs.
 pub(crate) fn resampled<T: Send>(
     options: &FitOptions,
     n: usize,
     strata: &[Vec<usize>],
     estimate: impl Fn(&[f64]) -> Option<T> + Sync + Send,
 ) -> Resampled<T> {
-    let draws = apply(options.bootstrap, |k| estimate(&draw(options.seed, k, n, strata)));
+    let drawn = options.bootstrap.min((WORK / n.max(1)).max(FEWEST));
+    let draws = apply(drawn, |k| estimate(&draw(options.seed, k, n, strata)));
     let mut jackknife = Vec::new();
     if options.intervals == IntervalMethod::Bca && options.bootstrap > 0 {
         let members: Vec<usize> = strata.iter().flatten().copied().collect();
-        let groups = members.len().min(GROUPS);
+        let groups = members.len().min(GROUPS).min(drawn);
         jackknife = apply(groups, |g| {
             let mut weights = vec![0.0; n];
             for (k, &i) in members.iter().enumerate() {
@@ -53,7 +58,7 @@ pub(crate) fn resampled<T: Send>(
             estimate(&weights)
         });
     }
-    Resampled { drawn: options.bootstrap, draws, jackknife }
+    Resampled { drawn, draws, jackknife }
 }
 
 /// Applies `estimate` to each number in parallel and keeps the order.
@@ -79,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_jackknife_leaves_out_each_run_once() {
-        let options = FitOptions { bootstrap: 3, intervals: IntervalMethod::Bca, ..FitOptions::default() };
+        let options = FitOptions { bootstrap: 30, intervals: IntervalMethod::Bca, ..FitOptions::default() };
         let found = resampled(&options, 5, &[(0..5).collect()], |w| Some(w.to_vec()));
         assert_eq!(found.jackknife.len(), 5);
         for (i, w) in found.jackknife.iter().enumerate() {

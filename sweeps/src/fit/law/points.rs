@@ -36,6 +36,12 @@ impl Points {
         Points { x, y, z, loss: l, x_mean, y_mean }
     }
 
+    /// Every so many runs of these, about the same means.
+    pub fn every(&self, step: usize) -> Points {
+        let of = |v: &[f64]| v.iter().step_by(step).copied().collect();
+        Points { x: of(&self.x), y: of(&self.y), z: of(&self.z), loss: of(&self.loss), ..*self }
+    }
+
     pub fn len(&self) -> usize {
         self.z.len()
     }

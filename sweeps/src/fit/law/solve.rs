@@ -13,6 +13,8 @@ const STARTS: usize = 6;
 const STARTS_AGAIN: usize = 2;
 /// Above this many runs a resample starts from the fit only: the two differ by about one part in so many.
 const MANY: usize = 20_000;
+/// So many of them are searched for a start.
+const SOME: usize = 4096;
 
 /// The law and how it was reached.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,16 @@ impl<'a> Solver<'a> {
         minimise(&self.problem, weights, &theta, 1e-10, iterations)
     }
 
+    /// Where the search of all starts among some thousand runs ends: a start for all of them.
+    fn of_some(&self, weights: &[f64]) -> Option<(Vec5, bool)> {
+        let step = weights.len().div_ceil(SOME);
+        let points = self.problem.points.every(step);
+        let some: Vec<f64> = weights.iter().step_by(step).copied().collect();
+        let solver = Solver::new(&points, self.form, self.problem.measure);
+        let found = solver.solve(&some, Starts::Projection)?;
+        Some((found.theta, found.status == FitStatus::BoundaryStart))
+    }
+
     /// The best of all starts; with `Starts::Grid` the published 4,500 are searched too.
     pub fn solve(&self, weights: &[f64], starts: Starts) -> Option<Solution> {
         let mut best: Option<(Minimum, bool)> = None;
@@ -93,7 +105,8 @@ impl<'a> Solver<'a> {
                 best = Some((end, boundary));
             }
         };
-        for (start, boundary) in self.starts(weights, STARTS) {
+        let some = if weights.len() > MANY { self.of_some(weights) } else { None };
+        for (start, boundary) in some.map_or_else(|| self.starts(weights, STARTS), |s| vec![s]) {
             offer(self.descend(weights, &start, 400), boundary);
         }
         if starts == Starts::Grid && self.form == LawForm::Chinchilla {
