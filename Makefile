@@ -32,7 +32,7 @@ lint: setup ## Check formatting and Clippy's advice
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --release --locked -- -D warnings
 
-bench: setup ## Time the training step beside PyTorch and JAX, installed into .venv; ARGS="nano-a" chooses models
+bench: setup ## Time fits beside scipy and the training step beside PyTorch and JAX, installed into .venv; ARGS="fit" or "nano-a" chooses
 	benches/run.sh $(ARGS)
 
 clean: ## Remove what was built; corpora and studies stay

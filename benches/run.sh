@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
-# Times the training step beside PyTorch and JAX: `benches/run.sh [configuration...]`, all four without names.
-# Both come from PyPI into .venv on the first call (about 6 GB); ISOFLOP_BENCH_PYTHON names another Python that has them.
+# Times fits beside scipy, and the training step beside PyTorch and JAX: `benches/run.sh [fit] [configuration...]`;
+# without names the fits and all four configurations, with `fit` alone the fits only.
+# Peers come from PyPI into .venv on the first call (scipy is small, the other two take about 6 GB);
+# ISOFLOP_BENCH_PYTHON names another Python that has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${ISOFLOP_BENCH_PYTHON:-.venv/bin/python}
-if ! "$python" -c 'import torch, jax' 2>/dev/null; then
+
+# need "modules to import" packages...
+need() {
+    local modules=$1
+    shift
+    "$python" -c "import $modules" 2>/dev/null && return
     if [[ -n ${ISOFLOP_BENCH_PYTHON:-} ]]; then
-        echo "$python lacks torch or jax; unset ISOFLOP_BENCH_PYTHON to have both installed into .venv" >&2
+        echo "$python lacks one of $modules; unset ISOFLOP_BENCH_PYTHON to have them installed into .venv" >&2
         exit 1
     fi
-    echo "installing PyTorch and JAX into .venv" >&2
-    python3 -m venv .venv
-    .venv/bin/pip install --quiet torch jax numpy
-    python=.venv/bin/python
-fi
+    echo "installing $* into .venv" >&2
+    [[ -x .venv/bin/python ]] || python3 -m venv .venv
+    .venv/bin/pip install --quiet "$@"
+}
+
 mkdir -p studies
+if [[ $# -eq 0 || $1 == fit ]]; then
+    need "numpy, scipy" numpy scipy
+    cargo bench --locked -p isoflop-sweeps --bench fit -- --peer "$python" --csv "$PWD/studies/bench-fit.csv"
+    echo "written to studies/bench-fit.csv"
+    [[ $# -eq 1 ]] && exit
+    [[ $# -gt 1 ]] && shift
+fi
+need "torch, jax" torch jax numpy
 cargo bench --locked --bench step -- "$@" --peer "$python" --csv studies/bench-step.csv
 echo "written to studies/bench-step.csv"

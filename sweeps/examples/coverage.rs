@@ -3,7 +3,9 @@
 //!
 //!     cargo run --release -p isoflop-sweeps --example coverage -- 500
 
-use isoflop_sweeps::fit::{Bootstrap, Fit, FitOptions, IntervalMethod, LossParams, Params, RunRecord, RunStatus, fit_runs};
+use isoflop_sweeps::fit::{
+    Bootstrap, Fit, FitOptions, IntervalMethod, LossParams, Params, RunRecord, RunStatus, fit_runs,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;

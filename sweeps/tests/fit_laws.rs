@@ -3,8 +3,8 @@
 mod synthetic;
 
 use isoflop_sweeps::fit::{
-    Fit, FitOptions, FitReport, FitStatus, IsoflopMinimum, LossParams, MinimumFlag, MinimumMethod, Params, RunRecord,
-    fit_runs, read_runs,
+    Fit, FitOptions, FitReport, FitStatus, IsoflopMinimum, LossParams, MinimumFlag, MinimumMethod, Params,
+    RunRecord, fit_runs, read_runs,
 };
 use synthetic::{BUDGETS, LAW, MULTIPLES, curves, isoflop, sound};
 

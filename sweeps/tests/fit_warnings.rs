@@ -211,7 +211,10 @@ fn embeddings_that_bend_the_exponent() {
         run.params = without + 1.5e4 * without.sqrt();
     }
     let w = raised(&warnings(&runs), WarningCode::EmbeddingShare, "% embeddings");
-    assert!(w.value.abs() > 0.02 && w.message.contains(&format!("without as C^{:.3}", LAW.exponents().a)), "{w:?}");
+    assert!(
+        w.value.abs() > 0.02 && w.message.contains(&format!("without as C^{:.3}", LAW.exponents().a)),
+        "{w:?}"
+    );
 }
 
 #[test]

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn straight_lines_stay_straight() {
-        let points: Vec<_> = [4.0, 2.0, 0.0, 3.0, 6.0].iter().enumerate().map(|(i, y)| (i as f64, *y)).collect();
+        let points: Vec<_> =
+            [4.0, 2.0, 0.0, 3.0, 6.0].iter().enumerate().map(|(i, y)| (i as f64, *y)).collect();
         let found = slopes(&points);
         assert_eq!((found[0], found[1], found[4]), (-2.0, -2.0, 3.0));
         // At the corner itself the two sides have equal say.

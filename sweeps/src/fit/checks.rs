@@ -97,9 +97,8 @@ pub(crate) fn embeddings(
     let without = without?;
     let share = |i: usize| 1.0 - without[i] / samples[i].params;
     let by_size = |p: &usize, q: &usize| samples[*p].params.total_cmp(&samples[*q].params);
-    let shares =
-        [share((0..samples.len()).min_by(by_size)?), share((0..samples.len()).max_by(by_size)?)];
-    if shares[0] < 0.2 || shares[0] - shares[1] < 0.1 || without.iter().any(|n| !(*n > 0.0)) {
+    let shares = [share((0..samples.len()).min_by(by_size)?), share((0..samples.len()).max_by(by_size)?)];
+    if shares[0] < 0.2 || shares[0] - shares[1] < 0.1 || without.iter().any(|n| n.is_nan() || *n <= 0.0) {
         return None;
     }
     let counted: Vec<Sample> =

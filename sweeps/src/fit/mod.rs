@@ -140,7 +140,9 @@ pub fn fit_runs(runs: &[RunRecord], curves: &[Curve], options: &FitOptions) -> R
     }
     if let Some(fit) = fits.iter().find(|f| f.approach == 3 && options.params == ParamCount::Total) {
         let without = samples.iter().map(|s| runs[s.record].params_non_embedding).collect();
-        warnings.extend(checks::embeddings(&samples, without, options).and_then(|w| warnings::embeddings(fit, &w)));
+        warnings.extend(
+            checks::embeddings(&samples, without, options).and_then(|w| warnings::embeddings(fit, &w)),
+        );
     }
     warnings.extend(warnings::disagreements(&fits));
     warnings.extend(warnings::extrapolations(&options.targets, inputs.flops[1]));

@@ -1,8 +1,8 @@
 //! Approach 2: a parabola of the loss in ln N for each isoFLOP budget, and power laws through the minima.
 //! Hoffmann et al. 2022, section 3.2; budgets whose minimum is at an end are dropped as by Porian et al. 2024.
 
-use super::intervals::resampled;
 use super::akima;
+use super::intervals::resampled;
 use super::options::{FitOptions, MinimumMethod};
 use super::parametric::Sample;
 use super::power::{self, Pair};
@@ -156,8 +156,10 @@ pub(crate) fn fit(
         all.into_iter().filter(|b| minima.iter().filter(interior).any(|m| m.budget == b.flops)).collect();
     let strata: Vec<Vec<usize>> = kept.iter().map(|b| b.members.clone()).collect();
     let resampled = resampled(options, samples.len(), &strata, |weights| {
-        let fitted: Vec<_> =
-            kept.iter().filter_map(|b| parabola(samples, b, weights, flops_per_param_token, method)).collect();
+        let fitted: Vec<_> = kept
+            .iter()
+            .filter_map(|b| parabola(samples, b, weights, flops_per_param_token, method))
+            .collect();
         let inside = |m: &&IsoflopMinimum| m.params.is_some_and(|p| p > m.tried[0] && p < m.tried[1]);
         laws(fitted.iter().filter(inside))
     });
@@ -170,7 +172,13 @@ pub(crate) fn fit(
 
 /// What approach 2 would find from runs of the same sizes without noise if `law` were true, over the budgets that `fit`
 /// used.
-pub(crate) fn bias(samples: &[Sample], fit: &Fit, law: &Params, k: f64, options: &FitOptions) -> Option<Bias> {
+pub(crate) fn bias(
+    samples: &[Sample],
+    fit: &Fit,
+    law: &Params,
+    k: f64,
+    options: &FitOptions,
+) -> Option<Bias> {
     let exact: Option<Vec<Sample>> =
         samples.iter().map(|s| Some(Sample { loss: law.loss(s.params, s.tokens)?, ..s.clone() })).collect();
     let used = |m: &&IsoflopMinimum| {

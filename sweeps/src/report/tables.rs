@@ -89,6 +89,8 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
         WarningCode::ApproachesDisagree => "Approaches disagree",
         WarningCode::Extrapolation => "Far extrapolation",
         WarningCode::HeldOutError => "Largest runs not predicted",
+        WarningCode::ApproachBias => "Biased approach",
+        WarningCode::EmbeddingShare => "Embeddings in small models",
     };
     let mut notices: Vec<Notice> = Vec::new();
     for warning in study.fit.iter().flat_map(|f| &f.warnings) {
