@@ -3,6 +3,47 @@
 //! [`read_runs`] and [`read_curve`] read a study's runs.csv and metrics.csv, [`input::read_file`] any other table;
 //! [`fit_runs`] fits them; a [`FitDocument`] serialises to fit.json. The same input gives the same bytes, on any number
 //! of threads.
+//!
+//! It needs no study directory:
+//!
+//! ```
+//! use isoflop_sweeps::fit::{FitOptions, LossParams, RunRecord, RunStatus, fit_runs};
+//!
+//! // Five budgets of seven sizes whose losses follow a law.
+//! let law = LossParams { e: 1.7, a: 400.0, b: 410.0, alpha: 0.34, beta: 0.28 };
+//! let mut runs = Vec::new();
+//! for budget in [1e18, 3e18, 1e19, 3e19, 1e20] {
+//!     let (best, _) = law.optimum(budget, 6.0);
+//!     for multiple in [0.2, 0.35, 0.6, 1.0, 1.7, 2.9, 5.0] {
+//!         let params = best * multiple;
+//!         let tokens = budget / (6.0 * params);
+//!         runs.push(RunRecord {
+//!             id: format!("{budget:e}-{multiple}"),
+//!             size: String::new(),
+//!             status: RunStatus::Finished,
+//!             params,
+//!             params_non_embedding: None,
+//!             tokens,
+//!             flops: budget,
+//!             flops_convention: "6nd".into(),
+//!             budget: Some(budget),
+//!             seed: None,
+//!             train_loss: None,
+//!             validation_loss: Some(law.loss(params, tokens)),
+//!             reason: String::new(),
+//!         });
+//!     }
+//! }
+//! let options = FitOptions { targets: vec![1e21], bootstrap: 100, ..FitOptions::default() };
+//! let report = fit_runs(&runs, &[], &options)?;
+//! let fit = report.approach(3).expect("35 runs are enough");
+//! // N* grows as C^a with a = beta / (alpha + beta).
+//! assert!((fit.exponents.a - 0.28 / 0.62).abs() < 1e-4);
+//! // The loss of a model that was not trained, with its interval.
+//! let loss = fit.loss_at(1e10, 2e11).expect("approach 3 predicts losses");
+//! assert!((loss.value - law.loss(1e10, 2e11)).abs() < 1e-4);
+//! # Ok::<(), isoflop_sweeps::fit::FitError>(())
+//! ```
 
 mod akima;
 mod checks;
