@@ -97,7 +97,7 @@ fn judge(fit: &Fit, method: IntervalMethod, flops: f64) -> [(bool, f64); 3] {
 
 fn main() {
     let sweeps: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(500);
-    println!("| design | resampled | method | {} | median width |", QUANTITIES.join(" | "));
+    println!("| design | resampled | method | {} | median width of N*'s, over N* |", QUANTITIES.join(" | "));
     println!("|---|---|---|---|---|---|---|");
     for design in DESIGNS {
         for stratified in [false, true] {
