@@ -6,6 +6,8 @@ use isoflop_kernels::program::{Program, Space};
 use isoflop_runtime::data::shard::{HEADER_BYTES, MAGIC, ShardHeader};
 use isoflop_runtime::data::{Corpus, Format, Sampler, TokenFile};
 use isoflop_runtime::exec::Executor;
+use isoflop_sweeps::fit::input::{ReadOptions, read_bytes};
+use isoflop_sweeps::fit::{FitOptions, fit_input};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -31,6 +33,14 @@ pub fn sweep_file(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = isoflop_sweeps::file::parse(Path::new("fuzz.toml"), text);
     }
+}
+
+/// A table of runs is read or refused; what is read keeps every row, and is fitted or refused.
+pub fn runs_table(bytes: &[u8]) {
+    let Ok(input) = read_bytes("fuzz.csv", bytes, &ReadOptions::default()) else { return };
+    let runs = input.source.logs.unwrap_or(input.source.rows.count);
+    assert_eq!(input.runs.len() + input.source.left_out.count, runs, "a row was lost");
+    let _ = fit_input(&input, &FitOptions { bootstrap: 0, ..FitOptions::default() });
 }
 
 /// The length of the manifest in four bytes, then the manifest and the programs of an artifact. They are opened as they

@@ -52,9 +52,15 @@ enum Verb {
     /// Show where the runs of a study stand
     #[cfg(feature = "study")]
     Status(verbs::status::Args),
-    /// Fit scaling laws to the finished runs of a study
+    /// Fit scaling laws to the finished runs of a study, or to any table of runs
     #[cfg(feature = "study")]
     Fit(verbs::fit::Args),
+    /// Spend a compute budget by a fitted law: parameters, tokens, loss, and the nearest shape
+    #[cfg(feature = "study")]
+    Allocate(verbs::allocate::Args),
+    /// Draw runs from a known law, to test a design before paying for it
+    #[cfg(feature = "study")]
+    Simulate(verbs::simulate::Args),
     /// Write a study's report as one HTML page
     #[cfg(feature = "study")]
     Report(verbs::report::Args),
@@ -93,6 +99,10 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         Verb::Status(args) => verbs::status::run(&args),
         #[cfg(feature = "study")]
         Verb::Fit(args) => verbs::fit::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Allocate(args) => verbs::allocate::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Simulate(args) => verbs::simulate::run(&args),
         #[cfg(feature = "study")]
         Verb::Report(args) => verbs::report::run(&args),
         Verb::Data(data) => verbs::data::run(&data),

@@ -39,7 +39,7 @@ fn example(name: &str) -> String {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    let verbs: [&[&str]; 12] = [
+    let verbs: [&[&str]; 14] = [
         &[],
         &["plan"],
         &["calibrate"],
@@ -49,6 +49,8 @@ fn every_verb_has_help_with_an_example() {
         &["train"],
         &["status"],
         &["fit"],
+        &["allocate"],
+        &["simulate"],
         &["report"],
         &["data", "prepare"],
         &["completions"],

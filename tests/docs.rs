@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 15] = [
     "plan",
     "calibrate",
     "compile",
@@ -27,6 +27,8 @@ const VERBS: [&str; 13] = [
     "train",
     "status",
     "fit",
+    "allocate",
+    "simulate",
     "report",
     "data prepare",
     "completions",

@@ -105,6 +105,63 @@ fn a_table_says_what_was_left_out_and_computed() {
 }
 
 #[test]
+fn runs_are_simulated_fitted_and_their_law_spends_a_budget() {
+    let dir = folder(&[("targets.csv", "N,D,loss\n70B,1.4T,1.936\n")]);
+    let at = dir.path();
+    let design = ["--law", "hoffmann", "--budgets", "1e19,1e20,1e21", "--sizes", "7", "--noise", "0.002"];
+    let text = stdout(isoflop(at, &[&["simulate"][..], &design].concat()));
+    assert_eq!(
+        text,
+        stdout(isoflop(at, &[&["simulate"][..], &design].concat())),
+        "the same seed, the same runs"
+    );
+    assert_ne!(text, stdout(isoflop(at, &[&["simulate", "--seed", "1"][..], &design].concat())));
+    std::fs::write(at.join("points.csv"), &text).expect("written");
+    let fit =
+        ["fit", "points.csv", "--out", "fit.json", "--predict", "targets.csv", "--predictions", "p.csv"];
+    let printed = stdout(isoflop(at, &fit));
+    assert!(
+        printed.contains("21 of 21 runs") && printed.contains("mean error of 1 measured targets"),
+        "{printed}"
+    );
+    assert_eq!(std::fs::read_to_string(at.join("p.csv")).expect("p.csv").lines().count(), 2);
+    let json =
+        stdout(isoflop(at, &["allocate", "--budget", "1e22", "--fit", "fit.json", "--output", "json"]));
+    let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let number = |key: &str| found[0][key]["value"].as_f64().expect(key);
+    assert!((6.0 * number("params") * number("tokens") / 1e22 - 1.0).abs() < 1e-9, "{json}");
+    for key in ["params", "tokens", "tokens_per_param", "loss"] {
+        assert_eq!(found[0][key]["interval"].as_array().map(Vec::len), Some(2), "{key}");
+    }
+    assert!(found[0]["shape"]["n_layers"].as_u64().is_some_and(|n| n > 8), "{json}");
+    let table = stdout(isoflop(at, &["allocate", "--budget", "1e22", "points.csv", "--bootstrap", "50"]));
+    assert!(table.contains("nearest shapes") && table.contains("1e22"), "{table}");
+    let spread = ["--repeat", "10", "--targets", "1e23", "--output", "json"];
+    let json = stdout(isoflop(at, &[&["simulate", "--fit", "fit.json"][..], &design[2..], &spread].concat()));
+    let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&found[1]["approach"], &found[1]["fitted"]), (&3.into(), &10.into()));
+    let sweep = Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps/examples/nano.toml");
+    let sweep = sweep.to_str().expect("UTF-8");
+    let planned = stdout(isoflop(at, &["simulate", "--law", "besiroglu", "--sweep", sweep]));
+    assert!(planned.contains("c1e11-n7.5k-s0"), "{planned}");
+    for (args, words) in [
+        (vec!["simulate", "--law", "E=1"], "expected E=..,A=..,B=..,alpha=..,beta=.."),
+        (vec!["simulate", "--law", "hoffmann"], "give the design"),
+        (vec!["simulate", "--law", "hoffmann", "--tokens", "1B"], "a grid needs parameter counts"),
+        (vec!["simulate", "--law", "hoffmann", "--budgets", "1e20", "--noise=-1"], "--noise"),
+        (vec!["allocate", "--budget", "1e20", "--fit", "targets.csv"], "targets.csv"),
+        (
+            vec!["allocate", "--budget", "1e20", "--fit", "fit.json", "--group", "x"],
+            "no law of approach 3 for the group",
+        ),
+        (vec!["allocate", "--budget=-1", "--fit", "fit.json"], "--budget"),
+    ] {
+        let found = refusal(isoflop(at, &args));
+        assert!(found.contains(words), "{args:?}: {found}");
+    }
+}
+
+#[test]
 fn wrong_use_says_what_to_do() {
     let dir = folder(&[
         ("points.csv", &points("N,C,loss")),

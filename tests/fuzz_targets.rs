@@ -190,3 +190,11 @@ fn shard() {
     }
     fuzz("shard", &files, 2000, targets::shard);
 }
+
+#[test]
+fn runs_table() {
+    let mut files = corpus("sweeps/tests/tables", "csv");
+    files.extend(corpus("sweeps/tests/tables", "jsonl"));
+    files.extend(corpus("sweeps/tests/tables", "json"));
+    fuzz("runs_table", &files, 2000, targets::runs_table);
+}

@@ -1,16 +1,15 @@
 //! `isoflop fit`: scaling laws from the finished runs of a study, or from any table of runs.
 
+use super::fit_args::FitArgs;
 use crate::cli::Format;
 use crate::output;
 use clap::ValueHint;
-use isoflop_compiler::count::Convention;
-use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions};
+use isoflop_sweeps::fit::input::count;
 use isoflop_sweeps::fit::{
-    DocumentFit, Fit, FitDocument, FitOptions, LossColumn, ParamCount, Params, format_count, format_flops,
+    DocumentFit, Estimate, Exponents, FitDocument, Params, Predictions, format_count, format_flops,
 };
-use isoflop_sweeps::results::{self, ResultsError};
-use isoflop_sweeps::study::Study;
-use miette::miette;
+use isoflop_sweeps::results::Wanted;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,8 +18,7 @@ use std::process::ExitCode;
   isoflop fit studies/nano --targets 1e13,1e14
   isoflop fit points.csv --approach 3 --output json
   isoflop fit wandb.csv --map params=config.n_params,tokens=tokens,loss=val/loss --out fit.json
-
-Example for groups, each fitted apart:
+  isoflop fit points.csv --predict larger.csv --predictions predicted.csv
   isoflop fit all.jsonl --map group=dataset
 
 RUNS is a study, whose fit.json is written, or a CSV, TSV or JSON table with two of parameters, tokens and FLOPs
@@ -30,36 +28,17 @@ pub struct Args {
     /// A study's directory, or a table of runs
     #[arg(value_hint = ValueHint::AnyPath)]
     runs: PathBuf,
-    /// Approaches of Hoffmann et al. 2022: 1, 2, 3 or all
-    #[arg(long, value_delimiter = ',')]
-    approach: Option<Vec<String>>,
-    /// Columns of the table: params=COL,tokens=COL,flops=COL,loss=COL,group=COL; `none` for no column
-    #[arg(long)]
-    map: Vec<String>,
-    /// How the table's FLOPs were counted, or are counted where it has none: 6nd, kaplan, ...
-    #[arg(long, value_parser = convention)]
-    flops_convention: Option<Convention>,
-    /// Tokens in the vocabulary: runs with a loss above its logarithm are left out
-    #[arg(long)]
-    vocab_size: Option<f64>,
-    /// Which final loss: validation or train
-    #[arg(long, value_parser = kebab::<LossColumn>)]
-    loss: Option<LossColumn>,
-    /// Which parameters N counts: total or non-embedding
-    #[arg(long, value_parser = kebab::<ParamCount>)]
-    params: Option<ParamCount>,
-    /// Resamples for intervals; 0 for none
-    #[arg(long)]
-    bootstrap: Option<usize>,
-    /// Share of resamples inside an interval
-    #[arg(long)]
-    level: Option<f64>,
-    /// Seed of the resamples
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    how: FitArgs,
     /// FLOPs at which to print the optimum
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = count)]
     targets: Option<Vec<f64>>,
+    /// Predict the losses of this table: parameters and tokens, or compute alone, for the optimum
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    predict: Option<PathBuf>,
+    /// Write the predictions here as CSV
+    #[arg(long, value_hint = ValueHint::FilePath, requires = "predict")]
+    predictions: Option<PathBuf>,
     /// Write the fit here, as fit.json
     #[arg(long, value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
@@ -67,80 +46,13 @@ pub struct Args {
     output: Format,
 }
 
-pub fn convention(name: &str) -> Result<Convention, String> {
-    let names = || Convention::ALL.map(Convention::name).join(", ");
-    Convention::ALL
-        .into_iter()
-        .find(|c| c.name() == name)
-        .ok_or_else(|| format!("expected one of {}", names()))
-}
-
-/// A value of an enum by the name that sweep files use.
-fn kebab<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|e| e.to_string())
-}
-
-/// 1, 2, 3 or all.
-fn approaches(words: &[String]) -> miette::Result<Vec<u8>> {
-    let mut found = Vec::new();
-    for word in words {
-        match word.trim() {
-            "all" => found.extend([1, 2, 3]),
-            "1" => found.push(1),
-            "2" => found.push(2),
-            "3" => found.push(3),
-            other => return Err(miette!("--approach: found `{other}`, expected 1, 2, 3 or all")),
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
-}
-
-/// An error with its help, where it has one.
-pub fn shown(error: ResultsError) -> miette::Report {
-    match error {
-        ResultsError::Input(error) => error.into(),
-        other => miette!("{other}"),
-    }
-}
-
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let is_study = args.runs.is_dir();
-    let study = Study::new(&args.runs);
-    let mut options = match is_study {
-        true => results::options(&study).map_err(|e| miette!("{e}"))?,
-        false => FitOptions::default(),
+    let wanted = Wanted {
+        out: args.out.as_deref(),
+        predict: args.predict.as_deref(),
+        predictions: args.predictions.as_deref(),
     };
-    if let Some(words) = &args.approach {
-        options.approaches = approaches(words)?;
-    }
-    options.bootstrap = args.bootstrap.unwrap_or(options.bootstrap);
-    options.level = args.level.unwrap_or(options.level);
-    options.seed = args.seed.unwrap_or(options.seed);
-    options.loss = args.loss.unwrap_or(options.loss);
-    options.params = args.params.unwrap_or(options.params);
-    options.targets = args.targets.clone().unwrap_or(options.targets);
-    let out = args.out.as_deref();
-    let document = if is_study {
-        let only_tables = [("--map", !args.map.is_empty()), ("--vocab-size", args.vocab_size.is_some())];
-        let found = only_tables.iter().find(|(_, given)| *given);
-        if let Some((flag, _)) = found {
-            return Err(miette!("{flag} is for tables; {} is a directory", args.runs.display()));
-        }
-        if args.flops_convention.is_some() {
-            return Err(miette!("--flops-convention is for tables; a study's own is in its plan"));
-        }
-        results::fit(&study, &options, out).map_err(shown)?.1
-    } else {
-        let reading = ReadOptions {
-            map: ColumnMap::parse(args.map.iter().map(String::as_str))?,
-            convention: args.flops_convention,
-            vocab_size: args.vocab_size,
-        };
-        let chosen = [args.loss.is_some(), args.params.is_some()];
-        results::fit_table(&args.runs, &reading, &options, chosen, out).map_err(shown)?
-    };
+    let document = args.how.fitted(&args.runs, args.targets.as_deref(), wanted)?;
     match args.output {
         Format::Json => output::json(&document)?,
         Format::Table => output::print(&tables(&document))?,
@@ -149,15 +61,15 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
 }
 
 /// `0.48 [0.45, 0.52]`.
-fn with_interval(fit: &Fit, name: &str, value: f64) -> String {
-    match fit.intervals.get(name) {
+fn with_interval(intervals: &BTreeMap<String, [f64; 2]>, name: &str, value: f64) -> String {
+    match intervals.get(name) {
         Some([low, high]) => format!("{value:.3} [{low:.3}, {high:.3}]"),
         None => format!("{value:.3}"),
     }
 }
 
-fn law(fit: &Fit) -> String {
-    match &fit.params {
+fn law(params: &Params) -> String {
+    match params {
         Params::Loss(l) => {
             format!("L = {:.3} + {:.4}/N^{:.3} + {:.4}/D^{:.3}", l.e, l.a, l.alpha, l.b, l.beta)
         }
@@ -186,17 +98,19 @@ fn tables(document: &FitDocument) -> String {
     let grouped = !document.inputs.groups.is_empty();
     let names = headings(grouped, &["approach", "N* ~ C^a", "D* ~ C^b", "law"]);
     let mut laws = output::table(&names, names.len());
-    for DocumentFit { group, fit, .. } in &document.fits {
-        laws.add_row(row(
-            grouped,
-            group.as_deref(),
-            [
-                fit.approach.to_string(),
-                with_interval(fit, "a", fit.exponents.a),
-                with_interval(fit, "b", fit.exponents.b),
-                law(fit),
-            ],
-        ));
+    for DocumentFit { group, fit, variants, .. } in &document.fits {
+        let mut add =
+            |name: String, intervals: &BTreeMap<_, _>, exponents: Option<Exponents>, params: &Params| {
+                let shown = |name, of: fn(Exponents) -> f64| {
+                    exponents.map(|e| with_interval(intervals, name, of(e))).unwrap_or_default()
+                };
+                let cells = [name, shown("a", |e| e.a), shown("b", |e| e.b), law(params)];
+                laws.add_row(row(grouped, group.as_deref(), cells));
+            };
+        add(fit.approach.to_string(), &fit.intervals, Some(fit.exponents), &fit.params);
+        for v in variants {
+            add(format!("{} {}", fit.approach, v.law), &v.intervals, v.exponents, &v.params);
+        }
     }
     let mut text = format!("{laws}\n");
     let source = &document.inputs.source;
@@ -217,6 +131,9 @@ fn tables(document: &FitDocument) -> String {
     }
     if !document.inputs.options.targets.is_empty() {
         text.push_str(&format!("{}\n", optima(document, grouped)));
+    }
+    if let Some(predictions) = &document.predictions {
+        text.push_str(&predicted(predictions, grouped));
     }
     let left_out = document.left_out();
     for run in &left_out.listed {
@@ -249,4 +166,45 @@ fn optima(document: &FitDocument, grouped: bool) -> comfy_table::Table {
         }
     }
     table
+}
+
+/// `2.345 [2.333, 2.357]`.
+pub fn estimate(value: &Estimate, show: &dyn Fn(f64) -> String) -> String {
+    match value.interval {
+        Some([low, high]) => format!("{} [{}, {}]", show(value.value), show(low), show(high)),
+        None => show(value.value),
+    }
+}
+
+fn predicted(predictions: &Predictions, grouped: bool) -> String {
+    let names = headings(grouped, &["target", "N", "D", "FLOPs", "loss", "measured", "error", "no fit"]);
+    let mut table = output::table(&names, names.len() - 7);
+    let percent = |v: f64| format!("{:+.2} %", 100.0 * v);
+    for r in &predictions.rows {
+        let best = if r.at_optimum { "*" } else { "" };
+        let cells = [
+            r.id.clone(),
+            format!("{}{best}", format_count(r.params)),
+            format!("{}{best}", format_count(r.tokens)),
+            format_flops(r.flops),
+            estimate(&r.loss, &|v| format!("{v:.4}")),
+            r.measured.map(|v| format!("{v:.4}")).unwrap_or_default(),
+            r.error.map(percent).unwrap_or_default(),
+            r.baseline.map(|v| format!("{v:.4}")).unwrap_or_default(),
+        ];
+        table.add_row(row(grouped, r.group.as_deref(), cells));
+    }
+    let mut text = format!("{table}\n");
+    if let Some(error) = predictions.error {
+        text.push_str(&format!(
+            "mean error of {} measured targets: {:.2} %",
+            predictions.measured,
+            100.0 * error
+        ));
+        if let Some(baseline) = predictions.baseline_error {
+            text.push_str(&format!("; of the nearest fitted runs: {:.2} %", 100.0 * baseline));
+        }
+        text.push('\n');
+    }
+    text
 }

@@ -1,6 +1,8 @@
 //! One file for each verb of the command line.
 
 #[cfg(feature = "study")]
+pub mod allocate;
+#[cfg(feature = "study")]
 pub mod calibrate;
 #[cfg(feature = "study")]
 pub mod compile;
@@ -10,6 +12,8 @@ pub mod data;
 mod filetest;
 #[cfg(feature = "study")]
 pub mod fit;
+#[cfg(feature = "study")]
+mod fit_args;
 #[cfg(feature = "study")]
 pub mod kernels;
 #[cfg(feature = "study")]
@@ -22,6 +26,8 @@ pub mod plan;
 pub mod report;
 #[cfg(feature = "study")]
 pub mod run;
+#[cfg(feature = "study")]
+pub mod simulate;
 #[cfg(feature = "study")]
 pub mod status;
 pub mod train;

@@ -86,6 +86,80 @@ impl FamilyName {
     }
 }
 
+impl FamilyName {
+    /// The shape of this family whose parameter count is nearest to `params`. Gopher: heads of 128 (of 64 below a
+    /// width of 1,024), widths that are multiples of 256 from 2,048 and of 1,024 from 8,192, and a width of about as many times the layers as the published sizes of that count have.
+    /// Nano: by the ladder's rule, at any width that is a multiple of 4.
+    pub fn shape_near(self, base: &Base, params: f64, non_embedding: bool) -> ModelConfig {
+        let count = |model: &ModelConfig| {
+            let counted = parameters(model);
+            (if non_embedding { counted.non_embedding() } else { counted.total() }) as f64
+        };
+        let miss = |model: &ModelConfig| (count(model) / params).ln().abs();
+        let shapes = match self {
+            FamilyName::Gopher => gopher_shapes(base, params),
+            FamilyName::Nano => (2..=128)
+                .map(|k| {
+                    let (n_layers, n_heads, d_head) = nano_shape(4 * k);
+                    base.model(n_layers, n_heads, d_head, 4 * k)
+                })
+                .filter(|m| m.check().is_ok())
+                .collect(),
+        };
+        // A published size that is as near as half a per cent is preferred to a shape of our own.
+        let published = self.sizes(base).into_iter().map(|s| s.model);
+        let near = |m: &ModelConfig| miss(m) < 0.005;
+        let first = published.clone().find(near);
+        let nearest = || shapes.into_iter().min_by(|p, q| miss(p).total_cmp(&miss(q)));
+        first.or_else(nearest).unwrap_or_else(|| base.model(8, 16, 32, 512))
+    }
+}
+
+/// Gopher-like shapes about a parameter count: the ratio of width to layers within 1.3 times of the published trend.
+fn gopher_shapes(base: &Base, params: f64) -> Vec<ModelConfig> {
+    const ROOM: f64 = 1.3;
+    let published: Vec<(f64, f64)> = gopher(base)
+        .iter()
+        .map(|s| {
+            ((parameters(&s.model).weights() as f64).ln(), s.model.d_model as f64 / s.model.n_layers as f64)
+        })
+        .collect();
+    let at = params.ln();
+    let above = published.partition_point(|p| p.0 < at).clamp(1, published.len() - 1);
+    let (p, q) = (published[above - 1], published[above]);
+    let share = ((at - p.0) / (q.0 - p.0)).clamp(0.0, 1.0);
+    let ratio = p.1 + share * (q.1 - p.1);
+    let mut shapes = Vec::new();
+    for k in 1..=1024 {
+        let d_model = 64 * k;
+        let d_head = if d_model >= 1024 { 128 } else { 64 };
+        // Large widths that divide among devices.
+        let step = if d_model >= 8192 {
+            1024
+        } else if d_model >= 2048 {
+            256
+        } else {
+            d_head
+        };
+        if d_model % step != 0 {
+            continue;
+        }
+        let [least, most] = [1.0 / ROOM, ROOM].map(|r| d_model as f64 / (ratio / r));
+        for n_layers in (least.ceil() as usize).max(1)..=(most.floor() as usize).min(400) {
+            // 13 L d^2 is close enough to pass over what is far away.
+            let rough =
+                13.0 * n_layers as f64 * (d_model as f64).powi(2) + (base.vocab_size * d_model) as f64;
+            if (0.5..2.0).contains(&(rough / params)) {
+                shapes.push(base.model(n_layers, d_model / d_head, d_head, d_model));
+            }
+        }
+    }
+    if shapes.is_empty() {
+        shapes.extend(gopher(base).into_iter().map(|s| s.model));
+    }
+    shapes
+}
+
 /// What all sizes of a family share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Base {
@@ -208,6 +282,23 @@ mod tests {
             assert_eq!((m.n_layers, m.n_heads, m.d_head), (l, h, k), "d_model {d}");
             assert_eq!((parameters(m).total(), size.name.as_str()), (params, name));
         }
+    }
+
+    #[test]
+    fn shapes_are_found_near_any_count() {
+        for params in [50e6, 123e6, 1.4e9, 3.3e9, 67e9, 280e9, 1e12] {
+            let found = FamilyName::Gopher.shape_near(&FamilyName::Gopher.base(), params, false);
+            let counted = parameters(&found).total() as f64;
+            assert!((counted / params - 1.0).abs() < 0.06, "{params}: {counted} {found:?}");
+            assert!(found.check().is_ok());
+        }
+        let sizes = FamilyName::Gopher.sizes(&FamilyName::Gopher.base());
+        let found = FamilyName::Gopher.shape_near(&FamilyName::Gopher.base(), 7.11e9, false);
+        assert_eq!(found, sizes[4].model);
+        let nano = FamilyName::Nano.shape_near(&FamilyName::Nano.base(), 2e5, false);
+        assert!((parameters(&nano).total() as f64 / 2e5 - 1.0).abs() < 0.25, "{nano:?}");
+        // Smaller than anything with this vocabulary: the smallest there is.
+        assert_eq!(FamilyName::Gopher.shape_near(&FamilyName::Gopher.base(), 1e3, false), sizes[0].model);
     }
 
     #[test]

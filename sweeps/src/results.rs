@@ -1,10 +1,10 @@
 //! Fit and report of a study: what `isoflop fit` and `isoflop report` read and write.
 
 use crate::file::{self, ReadError};
-use crate::fit::input::{InputError, ReadOptions, of_study, read_file};
+use crate::fit::input::{InputError, ReadOptions, of_study, read_file, read_targets};
 use crate::fit::{
     Curve, FitDocument, FitError, FitOptions, FitReport, LossColumn, ParamCount, RunRecord, RunStatus,
-    fit_input, fit_runs, read_curve, read_runs,
+    fit_input, fit_runs, predict, read_curve, read_runs,
 };
 use crate::report::{ReportError, ReportInput, render};
 use crate::step_times::step_times;
@@ -65,49 +65,107 @@ pub fn options(study: &Study) -> Result<FitOptions, ResultsError> {
     Ok(file::read(&study.sweep_file())?.fit)
 }
 
-/// Fits the study and writes fit.json, or `out` where given.
+/// What to do with a fit beside making it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Where the fit is written; a study's otherwise as its fit.json, a table's nowhere.
+    pub out: Option<&'a Path>,
+    /// A table of targets whose losses are to be predicted.
+    pub predict: Option<&'a Path>,
+    /// Where the predictions are written as CSV.
+    pub predictions: Option<&'a Path>,
+}
+
+/// Fits the study and writes fit.json, or `wanted.out` where given.
 ///
 /// # Errors
 /// When there is too little to fit, or something cannot be read or written.
 pub fn fit(
     study: &Study,
     options: &FitOptions,
-    out: Option<&Path>,
+    wanted: Wanted<'_>,
 ) -> Result<(FitReport, FitDocument), ResultsError> {
     let results = read(study)?;
     let report = fit_runs(&results.runs, &results.curves, options)?;
     let source = of_study(&study.runs_file())?;
-    let document = FitDocument::of_study(&report, &results.curves, options, source);
+    let mut document = FitDocument::of_study(&report, &results.curves, options, source);
+    let finished: Vec<RunRecord> =
+        results.runs.into_iter().filter(|run| run.status == RunStatus::Finished).collect();
+    predicted(&mut document, &finished, &[], &ReadOptions::default(), wanted)?;
     let own = study.dir().join("fit.json");
-    write(out.unwrap_or(&own), &document)?;
+    write(wanted.out.unwrap_or(&own), &document)?;
     Ok((report, document))
 }
 
-/// Fits a table of runs. Writes nothing but `out`, where given. The loss and the count of parameters are those of
+/// Which options a user has chosen; the others follow the table.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chosen {
+    pub loss: bool,
+    pub params: bool,
+}
+
+/// Fits a table of runs. Writes nothing but what is wanted. The loss and the count of parameters are those of
 /// `options` if `chosen`, else what the table has.
 ///
 /// # Errors
-/// When the table cannot be read or fitted, or `out` not be written.
+/// When the table cannot be read or fitted, or something not be written.
 pub fn fit_table(
     path: &Path,
     reading: &ReadOptions,
     options: &FitOptions,
-    chosen: [bool; 2],
-    out: Option<&Path>,
+    chosen: Chosen,
+    wanted: Wanted<'_>,
 ) -> Result<FitDocument, ResultsError> {
     let input = read_file(path, reading)?;
     let mut options = options.clone();
-    if !chosen[0] && !input.has_validation_loss() {
+    if !chosen.loss && !input.has_validation_loss() {
         options.loss = LossColumn::Train;
     }
-    if !chosen[1] && input.only_non_embedding() {
+    if !chosen.params && input.only_non_embedding() {
         options.params = ParamCount::NonEmbedding;
     }
-    let document = fit_input(&input, &options)?;
-    if let Some(out) = out {
+    let mut document = fit_input(&input, &options)?;
+    predicted(&mut document, &input.runs, &input.groups, reading, wanted)?;
+    if let Some(out) = wanted.out {
         write(out, &document)?;
     }
     Ok(document)
+}
+
+fn predicted(
+    document: &mut FitDocument,
+    runs: &[RunRecord],
+    groups: &[String],
+    reading: &ReadOptions,
+    wanted: Wanted<'_>,
+) -> Result<(), ResultsError> {
+    let Some(path) = wanted.predict else { return Ok(()) };
+    let non_embedding = document.inputs.options.params == ParamCount::NonEmbedding;
+    let targets = read_targets(path, reading, non_embedding)?;
+    predict(document, runs, groups, &targets);
+    match (wanted.predictions, &document.predictions) {
+        (Some(out), Some(predictions)) => write_text(out, &predictions.csv()),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a fit.json, with the resamples that intervals rest on.
+///
+/// # Errors
+/// When it cannot be read or is none.
+pub fn read_fit(path: &Path) -> Result<FitDocument, ResultsError> {
+    let text = std::fs::read_to_string(path).map_err(|e| FileError::new("read", path, e))?;
+    let document: FitDocument =
+        serde_json::from_str(&text).map_err(|source| ResultsError::Json { path: path.to_owned(), source })?;
+    Ok(document.restored())
+}
+
+/// Writes a file whole, or leaves what was there.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_text(path: &Path, text: &str) -> Result<(), ResultsError> {
+    Ok(replace(path, text.as_bytes(), true)?)
 }
 
 fn write(path: &Path, document: &FitDocument) -> Result<(), ResultsError> {
@@ -125,7 +183,7 @@ pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
     // A directory that is no study is told apart from one whose sweep file is broken.
     let plan = study.read_plan()?;
     let sweep = file::read(&study.sweep_file())?;
-    let (fit, fit_error) = match fit(study, &sweep.fit, None) {
+    let (fit, fit_error) = match fit(study, &sweep.fit, Wanted::default()) {
         Ok((report, _)) => (Some(report), String::new()),
         Err(ResultsError::Fit(e)) => (None, e.to_string()),
         Err(e) => return Err(e),

@@ -4,7 +4,9 @@ use super::error::FitError;
 use super::fit_runs;
 use super::input::{Input, RowsLeftOut, Source};
 use super::options::FitOptions;
+use super::predict::Predictions;
 use super::records::{Curve, RunRecord};
+use super::resamples::Resamples;
 use super::result::{Fit, FitReport, HeldOut, Inputs, SeedNoise, Variant, Warning, WarningCode};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,9 @@ pub struct FitDocument {
     pub fits: Vec<DocumentFit>,
     pub warnings: Vec<DocumentWarning>,
     pub inputs: DocumentInputs,
+    /// Where targets were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<Predictions>,
 }
 
 /// One approach's result, for one group where there are groups.
@@ -23,6 +28,9 @@ pub struct DocumentFit {
     pub group: Option<String>,
     #[serde(flatten)]
     pub fit: Fit,
+    /// Approach 3: the law of every resample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resamples: Option<Resamples>,
     /// Approach 3: the largest budget predicted from the smaller ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
@@ -104,6 +112,7 @@ impl FitDocument {
                 fitted: None,
                 groups: Vec::new(),
             },
+            predictions: None,
         }
     }
 
@@ -118,10 +127,19 @@ impl FitDocument {
             seed_noise,
             inputs,
         } = report;
+        let asked = self.inputs.options.bootstrap;
+        let least = fits.iter().filter_map(|f| Some(f.bootstrap?.resamples)).min();
+        if let Some(drawn) = least.filter(|drawn| *drawn < asked) {
+            let message =
+                format!("With {} runs intervals rest on {drawn} resamples in place of {asked}.", inputs.used);
+            let warning = Warning { code: WarningCode::FewerResamples, message, value: drawn as f64 };
+            self.warnings.push(DocumentWarning { warning, group: group.clone() });
+        }
         for fit in fits {
             let third = fit.approach == 3;
             self.fits.push(DocumentFit {
                 group: group.clone(),
+                resamples: Resamples::of(&fit.cloud),
                 fit,
                 held_out: if third { held_out.take() } else { None },
                 without_outliers: if third { without_outliers.take().map(Box::new) } else { None },
@@ -135,6 +153,14 @@ impl FitDocument {
             Some(group) => self.inputs.groups.push(GroupInputs { group, fitted: inputs }),
             None => self.inputs.fitted = Some(inputs),
         }
+    }
+
+    /// Gives fits that were read from fit.json their resamples back, on which intervals rest.
+    pub(crate) fn restored(mut self) -> FitDocument {
+        for fit in &mut self.fits {
+            fit.fit.cloud = fit.resamples.as_ref().map(Resamples::cloud).unwrap_or_default();
+        }
+        self
     }
 
     /// The fits' inputs: of each group, or the only ones.

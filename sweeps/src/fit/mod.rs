@@ -46,6 +46,7 @@
 //! ```
 
 mod akima;
+pub mod allocate;
 mod checks;
 mod document;
 mod envelope;
@@ -53,14 +54,18 @@ mod error;
 pub mod input;
 mod intervals;
 mod law;
+mod nearest;
 mod noise;
 mod options;
 mod parabola;
 mod parametric;
 mod params;
 mod power;
+mod predict;
 mod records;
+mod resamples;
 mod result;
+pub mod simulate;
 mod warnings;
 
 pub use document::{DocumentFit, DocumentInputs, DocumentWarning, FitDocument, GroupInputs, fit_input};
@@ -69,7 +74,9 @@ pub use input::study::{read_curve, read_runs, write_runs};
 pub use options::{
     DELTA, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount, Starts,
 };
+pub use predict::{Prediction, Predictions, predict};
 pub use records::{Curve, CurvePoint, RunRecord, RunStatus};
+pub use resamples::Resamples;
 pub use result::*;
 pub use warnings::{flops as format_flops, human as format_count};
 

@@ -272,6 +272,8 @@ pub enum WarningCode {
     LossAboveUniform,
     /// A table's loss was read from one of several columns.
     ColumnChosen,
+    /// A table is so long that fewer resamples were drawn.
+    FewerResamples,
     /// Fewer than five model sizes.
     FewModels,
     /// An approach that was asked for cannot be fitted.

@@ -77,6 +77,7 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
         WarningCode::RepeatedRuns => "Several rows of a run",
         WarningCode::LossAboveUniform => "Losses above any guess",
         WarningCode::ColumnChosen => "Choice of a column",
+        WarningCode::FewerResamples => "Fewer resamples",
         WarningCode::FewModels => "Few models",
         WarningCode::ApproachUnavailable => "Approach not fitted",
         WarningCode::MinimumAtEdge => "Minimum at the edge",

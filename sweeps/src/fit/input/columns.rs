@@ -152,6 +152,12 @@ impl Role {
 pub struct ColumnMap(BTreeMap<Role, String>);
 
 impl ColumnMap {
+    /// The part whose columns this table has.
+    pub(crate) fn known_to(&self, table: &Table) -> ColumnMap {
+        let known = |name: &str| name == "none" || table.columns.iter().any(|c| plain(c) == plain(name));
+        ColumnMap(self.0.iter().filter(|(_, name)| known(name)).map(|(r, n)| (*r, n.clone())).collect())
+    }
+
     /// From `ROLE=COLUMN` parted by commas, in one or more texts. A piece without `=` belongs to the name before it.
     ///
     /// # Errors

@@ -15,11 +15,14 @@ mod rows;
 mod source;
 pub(crate) mod study;
 mod table;
+mod targets;
 
 pub use columns::ColumnMap;
 pub use error::InputError;
+pub use numbers::above_zero as count;
 pub use source::{RowsLeftOut, Source, of_study};
 pub use table::{RowHashes, TableFormat};
+pub use targets::{Target, Targets, read_targets};
 
 use super::records::{Curve, RunRecord};
 use super::result::Warning;

@@ -51,6 +51,18 @@ pub(crate) fn parse(text: &str, kind: Kind) -> Result<Cell, &'static str> {
     }
 }
 
+/// A count above 0 as people write them: 1500000000, 1.5e9, 1.5B.
+///
+/// # Errors
+/// What was found and what is allowed.
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    match parse(text.trim(), Kind::Count) {
+        Ok(Cell::Number(value)) if value > 0.0 => Ok(value),
+        Err(DECIMAL_COMMA) => Err(format!("found `{text}`, expected {DECIMAL_COMMA}")),
+        _ => Err(format!("found `{text}`, expected {COUNT}, above 0")),
+    }
+}
+
 /// A count in lower case with separators of thousands or a letter, not both.
 fn count(lower: &str) -> Result<f64, &'static str> {
     let (digits, scale) = scaled(lower);

@@ -22,10 +22,19 @@ pub(crate) enum Outcome {
     LeftOut(&'static str, String),
 }
 
+/// Parameters N, tokens D and FLOPs C of a row; N and D are both absent where a table of targets has compute alone.
+pub(super) struct Size {
+    pub params: Option<f64>,
+    pub params_non_embedding: Option<f64>,
+    pub tokens: Option<f64>,
+    pub flops: f64,
+    pub budget: Option<f64>,
+}
+
 /// Reads rows by their columns.
-struct Reader<'a> {
-    table: &'a Table,
-    columns: &'a Columns,
+pub(super) struct Reader<'a> {
+    pub table: &'a Table,
+    pub columns: &'a Columns,
     /// The column that names each row's convention, as this tool writes it.
     convention_column: Option<usize>,
     convention: Convention,
@@ -38,13 +47,7 @@ pub(crate) fn read(
     bytes: &[u8],
     options: &ReadOptions,
 ) -> Result<Input, InputError> {
-    let reader = Reader {
-        table,
-        columns,
-        convention_column: table.columns.iter().position(|c| c == "flops_convention"),
-        convention: options.convention.unwrap_or(Convention::SixNd),
-        vocab_size: options.vocab_size,
-    };
+    let reader = Reader::new(table, columns, options);
     let derived = reader.derived()?;
     let logs = logs(table, columns)?;
     let most = logs.as_ref().map_or(table.len(), Vec::len);
@@ -107,9 +110,19 @@ pub(crate) fn read(
     Ok(Input { runs, groups, curves, source, warnings })
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub fn new(table: &'a Table, columns: &'a Columns, options: &ReadOptions) -> Self {
+        Reader {
+            table,
+            columns,
+            convention_column: table.columns.iter().position(|c| c == "flops_convention"),
+            convention: options.convention.unwrap_or(Convention::SixNd),
+            vocab_size: options.vocab_size,
+        }
+    }
+
     /// What has to be computed, in words; an error where the convention cannot be computed from a table.
-    fn derived(&self) -> Result<Vec<String>, InputError> {
+    pub fn derived(&self) -> Result<Vec<String>, InputError> {
         let has = |role| self.columns.get(role).is_some();
         let (total, non_embedding) = (has(Role::Params), has(Role::ParamsNonEmbedding));
         let n = if self.counts_non_embedding() { "params_non_embedding" } else { "params" };
@@ -120,6 +133,9 @@ impl Reader<'_> {
             found.push(format!("flops = 6 {n} tokens"));
         } else if !flops {
             found.push("flops = budget".to_string());
+        }
+        if !(tokens || total || non_embedding) {
+            return Ok(Vec::new());
         }
         if !tokens {
             found.push(format!("tokens = {c} / (6 {n})"));
@@ -160,7 +176,7 @@ impl Reader<'_> {
         }
     }
 
-    fn loss(&self, rows: &[usize], role: Role) -> Result<Cell, InputError> {
+    pub fn loss(&self, rows: &[usize], role: Role) -> Result<Cell, InputError> {
         let Some(column) = self.columns.get(role) else { return Ok(Cell::Empty) };
         let row = rows[0];
         match parse(self.table.cell(row, column), Kind::Loss) {
@@ -177,7 +193,7 @@ impl Reader<'_> {
     }
 
     /// The run's name, or its line.
-    fn id(&self, row: usize) -> String {
+    pub fn id(&self, row: usize) -> String {
         let name = self.columns.get(Role::Run).map_or("", |column| self.table.cell(row, column));
         if name.is_empty() { format!("line {}", self.table.line(row)) } else { name.to_string() }
     }
@@ -209,38 +225,13 @@ impl Reader<'_> {
                 }
             }
         }
-        let total = self.count(rows, Role::Params)?;
-        let non_embedding = self.count(rows, Role::ParamsNonEmbedding)?;
-        let budget = self.count(rows, Role::Budget)?;
-        let n = if self.counts_non_embedding() { non_embedding } else { total };
-        let d = self.count(rows, Role::Tokens)?;
-        let has = |role| self.columns.get(role).is_some();
-        let has_params = has(Role::Params) || has(Role::ParamsNonEmbedding);
-        let c = match self.count(rows, Role::Flops)? {
-            Some(c) => Some(c),
-            None if has(Role::Flops) => return left_out("no flops"),
-            None if has(Role::Tokens) && has_params => None,
-            None => budget,
+        let size = match self.size(rows)? {
+            Ok(size) => size,
+            Err(reason) => return left_out(reason),
         };
-        if has(Role::Budget) && budget.is_none() && !has(Role::Flops) && c.is_none() && !has(Role::Tokens) {
-            return left_out("no budget");
-        }
-        if has_params && n.is_none() {
-            return left_out("no params");
-        }
-        if has(Role::Tokens) && d.is_none() {
-            return left_out("no tokens");
-        }
-        let (n, d, c) = match (n, d, c) {
-            (Some(n), Some(d), Some(c)) => (n, d, c),
-            (Some(n), Some(d), None) => (n, d, SIX * n * d),
-            (Some(n), None, Some(c)) => (n, c / (SIX * n), c),
-            (None, Some(d), Some(c)) => (c / (SIX * d), d, c),
-            _ => return left_out("no params, tokens or flops"),
+        let (Some(n), Some(d)) = (size.params, size.tokens) else {
+            return left_out("no params, tokens or flops");
         };
-        if ![n, d, c].iter().all(|v| v.is_finite() && *v > 0.0) {
-            return left_out("params, tokens or flops beyond the range of numbers");
-        }
         let number = |cell: Cell| if let Cell::Number(v) = cell { Some(v) } else { None };
         let convention = self.convention_column.map(|column| self.table.cell(row, column));
         let convention = convention.filter(|text| !text.is_empty()).unwrap_or(self.convention.name());
@@ -249,17 +240,58 @@ impl Reader<'_> {
             id: self.id(row),
             size: String::new(),
             status: RunStatus::Finished,
-            params: total.unwrap_or(n),
-            params_non_embedding: non_embedding,
+            params: n,
+            params_non_embedding: size.params_non_embedding,
             tokens: d,
-            flops: c,
+            flops: size.flops,
             flops_convention: convention.to_string(),
-            budget,
+            budget: size.budget,
             seed,
             train_loss: number(train_loss),
             validation_loss: number(loss),
             reason: String::new(),
         })))
+    }
+
+    /// Parameters, tokens and FLOPs, computed where the table lacks one; or the reason why there are none.
+    pub fn size(&self, rows: &[usize]) -> Result<Result<Size, &'static str>, InputError> {
+        let has = |role| self.columns.get(role).is_some();
+        let has_params = has(Role::Params) || has(Role::ParamsNonEmbedding);
+        let total = self.count(rows, Role::Params)?;
+        let non_embedding = self.count(rows, Role::ParamsNonEmbedding)?;
+        let budget = self.count(rows, Role::Budget)?;
+        let d = self.count(rows, Role::Tokens)?;
+        let flops = self.count(rows, Role::Flops)?;
+        let n = if self.counts_non_embedding() { non_embedding } else { total };
+        let computed = !has(Role::Flops) && has(Role::Tokens) && has_params;
+        let c = match computed {
+            true => None,
+            false if has(Role::Flops) => flops,
+            false => budget,
+        };
+        if has_params && n.is_none() {
+            return Ok(Err("no params"));
+        }
+        if has(Role::Tokens) && d.is_none() {
+            return Ok(Err("no tokens"));
+        }
+        if !computed && c.is_none() {
+            return Ok(Err(if has(Role::Flops) { "no flops" } else { "no budget" }));
+        }
+        let (n, d, c) = match (n, d, c) {
+            (Some(n), Some(d), Some(c)) => (Some(n), Some(d), c),
+            (Some(n), Some(d), None) => (Some(n), Some(d), SIX * n * d),
+            (Some(n), None, Some(c)) => (Some(n), Some(c / (SIX * n)), c),
+            (None, Some(d), Some(c)) => (Some(c / (SIX * d)), Some(d), c),
+            (None, None, Some(c)) => (None, None, c),
+            _ => return Ok(Err("no params, tokens or flops")),
+        };
+        let sound = |v: &f64| v.is_finite() && *v > 0.0;
+        if ![n.unwrap_or(1.0), d.unwrap_or(1.0), c].iter().all(sound) {
+            return Ok(Err("params, tokens or flops beyond the range of numbers"));
+        }
+        let params = total.or(n);
+        Ok(Ok(Size { params, params_non_embedding: non_embedding, tokens: d, flops: c, budget }))
     }
 
     /// The run that a log ends with, and its curve.

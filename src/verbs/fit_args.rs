@@ -1,0 +1,193 @@
+//! Options of fits that `isoflop fit` and `isoflop allocate` share: how runs are read, and which law is fitted how.
+
+use isoflop_compiler::count::Convention;
+use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions};
+use isoflop_sweeps::fit::{
+    FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount,
+    Starts,
+};
+use isoflop_sweeps::results::{self, Chosen, ResultsError, Wanted};
+use isoflop_sweeps::study::Study;
+use miette::miette;
+use std::path::Path;
+
+#[derive(clap::Args)]
+pub struct FitArgs {
+    /// Approaches of Hoffmann et al. 2022: 1, 2, 3 or all
+    #[arg(long, value_delimiter = ',')]
+    approach: Option<Vec<String>>,
+    /// Columns of the table: params=COL,tokens=COL,flops=COL,loss=COL,group=COL; `none` for no column
+    #[arg(long)]
+    map: Vec<String>,
+    /// How the table's FLOPs were counted, or are counted where it has none: 6nd, kaplan, ...
+    #[arg(long, value_parser = convention)]
+    flops_convention: Option<Convention>,
+    /// Tokens in the vocabulary of the table's runs: those with a loss above its logarithm are left out
+    #[arg(long)]
+    vocab_size: Option<f64>,
+    /// Which final loss: validation or train
+    #[arg(long, value_parser = kebab::<LossColumn>)]
+    loss: Option<LossColumn>,
+    /// Which parameters N counts: total or non-embedding
+    #[arg(long, value_parser = kebab::<ParamCount>)]
+    params: Option<ParamCount>,
+    /// Law of approach 3: chinchilla or kaplan
+    #[arg(long, value_parser = form, conflicts_with_all = ["fix_e", "tie_exponents"])]
+    form: Option<LawForm>,
+    /// Approach 3 with E fixed, in nats per token
+    #[arg(long, value_name = "E", conflicts_with = "tie_exponents")]
+    fix_e: Option<f64>,
+    /// Approach 3 with alpha = beta
+    #[arg(long)]
+    tie_exponents: bool,
+    /// Other laws to fit beside it: chinchilla, equal-exponents, kaplan, compute
+    #[arg(long, value_delimiter = ',', value_parser = form)]
+    also: Vec<LawForm>,
+    /// What approach 3 minimises: huber-log, mse-log, huber-linear or mse-linear
+    #[arg(long, value_parser = kebab::<Objective>)]
+    objective: Option<Objective>,
+    /// Width of the quadratic part of the Huber terms
+    #[arg(long)]
+    delta: Option<f64>,
+    /// Where approach 3 starts: projection, or grid for the published 4,500 starts as a check
+    #[arg(long, value_parser = kebab::<Starts>)]
+    starts: Option<Starts>,
+    /// How approach 2 finds minima: parabola or akima
+    #[arg(long, value_parser = kebab::<MinimumMethod>)]
+    minimum: Option<MinimumMethod>,
+    /// Intervals of resamples: percentile or bca; profile adds profile intervals of alpha, beta and a
+    #[arg(long, value_delimiter = ',')]
+    interval: Vec<String>,
+    /// Resample the runs of each isoFLOP budget by themselves
+    #[arg(long)]
+    stratify: bool,
+    /// Weigh runs by the noise that repeats show
+    #[arg(long)]
+    seed_weights: bool,
+    /// Resamples for intervals; 0 for none
+    #[arg(long)]
+    bootstrap: Option<usize>,
+    /// Share of resamples inside an interval
+    #[arg(long)]
+    level: Option<f64>,
+    /// Seed of the resamples
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+fn convention(name: &str) -> Result<Convention, String> {
+    let names = || Convention::ALL.map(Convention::name).join(", ");
+    Convention::ALL
+        .into_iter()
+        .find(|c| c.name() == name)
+        .ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// A value of an enum by the name that sweep files use.
+fn kebab<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|e| e.to_string())
+}
+
+/// A law without numbers of its own.
+fn form(name: &str) -> Result<LawForm, String> {
+    let known = [LawForm::Chinchilla, LawForm::EqualExponents, LawForm::Kaplan, LawForm::Compute];
+    let names = || known.map(|f| f.name()).join(", ");
+    known.into_iter().find(|f| f.name() == name).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// 1, 2, 3 or all.
+fn approaches(words: &[String]) -> miette::Result<Vec<u8>> {
+    let mut found = Vec::new();
+    for word in words {
+        match word.trim() {
+            "all" => found.extend([1, 2, 3]),
+            "1" => found.push(1),
+            "2" => found.push(2),
+            "3" => found.push(3),
+            other => return Err(miette!("--approach: found `{other}`, expected 1, 2, 3 or all")),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// An error with its help, where it has one.
+pub fn shown(error: ResultsError) -> miette::Report {
+    match error {
+        ResultsError::Input(error) => error.into(),
+        other => miette!("{other}"),
+    }
+}
+
+impl FitArgs {
+    /// Fits a study or a table of runs.
+    pub fn fitted(
+        &self,
+        runs: &Path,
+        targets: Option<&[f64]>,
+        wanted: Wanted<'_>,
+    ) -> miette::Result<FitDocument> {
+        if !runs.is_dir() {
+            let options = self.options(FitOptions::default(), targets)?;
+            let reading = ReadOptions {
+                map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
+                convention: self.flops_convention,
+                vocab_size: self.vocab_size,
+            };
+            let chosen = Chosen { loss: self.loss.is_some(), params: self.params.is_some() };
+            return results::fit_table(runs, &reading, &options, chosen, wanted).map_err(shown);
+        }
+        let study = Study::new(runs);
+        let options = self.options(results::options(&study).map_err(shown)?, targets)?;
+        let given = [
+            ("--map", !self.map.is_empty()),
+            ("--vocab-size", self.vocab_size.is_some()),
+            ("--flops-convention", self.flops_convention.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(miette!("{flag} is for tables; {} is a study, whose plan says it", runs.display()));
+        }
+        Ok(results::fit(&study, &options, wanted).map_err(shown)?.1)
+    }
+
+    fn options(&self, usual: FitOptions, targets: Option<&[f64]>) -> miette::Result<FitOptions> {
+        let mut options = usual;
+        if let Some(words) = &self.approach {
+            options.approaches = approaches(words)?;
+        }
+        for word in &self.interval {
+            match word.as_str() {
+                "percentile" => options.intervals = IntervalMethod::Percentile,
+                "bca" => options.intervals = IntervalMethod::Bca,
+                "profile" => options.profile = true,
+                other => {
+                    return Err(miette!("--interval: found `{other}`, expected percentile, bca or profile"));
+                }
+            }
+        }
+        options.form = match (self.form, self.fix_e, self.tie_exponents) {
+            (Some(form), ..) => form,
+            (_, Some(e), _) => LawForm::FixedE(e),
+            (.., true) => LawForm::EqualExponents,
+            _ => options.form,
+        };
+        if !self.also.is_empty() {
+            options.variants = self.also.clone();
+        }
+        options.stratified |= self.stratify;
+        options.seed_weights |= self.seed_weights;
+        let FitArgs { loss, params, objective, delta, starts, minimum, bootstrap, level, seed, .. } = self;
+        options.loss = loss.unwrap_or(options.loss);
+        options.params = params.unwrap_or(options.params);
+        options.objective = objective.unwrap_or(options.objective);
+        options.delta = delta.unwrap_or(options.delta);
+        options.starts = starts.unwrap_or(options.starts);
+        options.minimum = minimum.unwrap_or(options.minimum);
+        options.bootstrap = bootstrap.unwrap_or(options.bootstrap);
+        options.level = level.unwrap_or(options.level);
+        options.seed = seed.unwrap_or(options.seed);
+        options.targets = targets.map_or(options.targets, <[f64]>::to_vec);
+        Ok(options)
+    }
+}
