@@ -118,7 +118,8 @@ impl Problem<'_> {
         (r, j)
     }
 
-    fn estimated(&self, i: usize) -> bool {
+    /// Whether a parameter is free: neither fixed nor tied to another.
+    pub fn estimated(&self, i: usize) -> bool {
         !(self.hold.fixed[i] || i == 3 && self.hold.ratio.is_some())
     }
 
