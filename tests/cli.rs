@@ -343,6 +343,29 @@ fn said(output: &std::process::Output) -> String {
     text
 }
 
+/// Starts the sweep anew, sends the signal when one run is done, and gives the exit code.
+fn interrupted(lab: &Lab, out: &str, signal: &str) -> Option<i32> {
+    let _ = std::fs::remove_dir_all(lab.path(out));
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("isoflop"))
+        .args(["run", "sweep.toml", "--out", out, "--jobs", "1"])
+        .current_dir(lab.dir.path())
+        .env("ISOFLOP_CACHE", lab.path("cache"))
+        .env("XDG_CONFIG_HOME", NO_CONFIG)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    let began = Instant::now();
+    let runs = lab.path(out).join("runs.csv");
+    while !std::fs::read_to_string(&runs).is_ok_and(|text| text.contains("finished")) {
+        assert!(began.elapsed() < Duration::from_secs(60), "no run finished");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(sent.expect("kill is there").success());
+    child.wait().expect("ended").code()
+}
+
 #[test]
 fn a_sweep_runs_warm_killed_or_stopped_to_the_same_bytes() {
     let lab = Lab::new();
@@ -359,26 +382,10 @@ fn a_sweep_runs_warm_killed_or_stopped_to_the_same_bytes() {
 
     // As soon as one run is done, with another under way: killed, or asked to stop.
     for (out, signal) in [("killed", "-KILL"), ("stopped", "-INT")] {
-        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("isoflop"))
-            .args(["run", "sweep.toml", "--out", out, "--jobs", "1"])
-            .current_dir(lab.dir.path())
-            .env("ISOFLOP_CACHE", lab.path("cache"))
-            .env("XDG_CONFIG_HOME", NO_CONFIG)
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("started");
-        let began = Instant::now();
-        let runs = lab.path(out).join("runs.csv");
-        while !std::fs::read_to_string(&runs).is_ok_and(|text| text.contains("finished")) {
-            assert!(began.elapsed() < Duration::from_secs(60), "no run finished");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
-        assert!(sent.expect("kill is there").success());
-        let code = child.wait().expect("ended").code();
+        // On a busy machine the signal may come after the last run.
+        let code = (0..5).map(|_| interrupted(&lab, out, signal)).find(|code| *code != Some(0));
         // None is an end by a signal; 75 says that the same command goes on.
-        assert_eq!(code, if out == "killed" { None } else { Some(75) });
+        assert_eq!(code, Some(if out == "killed" { None } else { Some(75) }));
         let rest = said(&lab.run(out, "2"));
         assert!(rest.contains("of 4 runs are done already"), "{rest}");
         assert!(lab.results(out) == results, "{signal} changed a result");
