@@ -1,12 +1,13 @@
 //! Fit and report of a study: what `isoflop fit` and `isoflop report` read and write.
 
 use crate::file::{self, ReadError};
+use crate::fit::diagnostics::diagnose;
 use crate::fit::input::{InputError, ReadOptions, of_study, read_file, read_targets};
 use crate::fit::{
     Curve, FitDocument, FitError, FitOptions, FitReport, LossColumn, ParamCount, RunRecord, RunStatus,
     fit_input, fit_runs, predict, read_curve, read_runs,
 };
-use crate::report::{ReportError, ReportInput, render};
+use crate::report::{ReportError, ReportInput, ReportSource, render};
 use crate::step_times::step_times;
 use crate::study::{Study, StudyError};
 use isoflop_runtime::metrics::MetricsError;
@@ -192,7 +193,12 @@ pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
     let sweep_path = study.sweep_file();
     let sweep_file =
         std::fs::read_to_string(&sweep_path).map_err(|e| FileError::new("read", &sweep_path, e))?;
+    let options = &sweep.fit;
+    let third = fit.as_ref().and_then(|f: &FitReport| f.approach(3));
+    let diagnostics = third.map(|f| diagnose(&runs, f, options));
     let input = ReportInput {
+        source: ReportSource::Study,
+        diagnostics,
         title: sweep.name,
         subtitle: format!("{} runs", runs.len()),
         runs,

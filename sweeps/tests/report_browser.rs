@@ -3,51 +3,11 @@
 mod synthetic;
 
 use isoflop_sweeps::fit::{FitOptions, RunStatus, fit_runs};
-use isoflop_sweeps::report::{PartKind, ReportError, ReportInput, StepPart, StepTime, render};
+use isoflop_sweeps::report::{ReportError, ReportInput, render};
 use std::path::Path;
 use std::process::Command;
-use synthetic::{LAW, curves, sound};
-
-/// A study with every section: noisy runs of a known law, curves, a diverged run, step times, a sweep file.
-fn study() -> ReportInput {
-    let mut runs = sound();
-    let curves = curves(&LAW, &runs, false, 0.01);
-    runs[5].status = RunStatus::Diverged;
-    runs[5].validation_loss = None;
-    runs[5].reason = "loss is not a number at step 12 <script>alert(1)</script>".into();
-    let options = FitOptions { bootstrap: 100, targets: vec![1e22], ..Default::default() };
-    let fit = fit_runs(&runs, &curves, &options).unwrap();
-    ReportInput {
-        title: "synthetic <study> & \"quotes\"".into(),
-        subtitle: "drawn from a known law".into(),
-        runs,
-        curves,
-        fit: Some(fit),
-        fit_error: String::new(),
-        step_times: vec![step_time("small", 1.0), step_time("<large>", 4.0)],
-        step_device: "cpu".into(),
-        sweep_file: "[sweep]\nname = \"<b>nano</b>\" # </pre><script>alert(2)</script>\n".into(),
-    }
-}
-
-/// A step with a part of every kind, this many times as long as the smallest.
-fn step_time(size: &str, times: f64) -> StepTime {
-    let part = |label: &str, kind, ms: f64, predicted: f64| StepPart {
-        label: label.into(),
-        kind,
-        launches: 3,
-        seconds: times * ms * 1e-3,
-        predicted: Some(predicted * 1e-3),
-    };
-    let parts = vec![
-        part("product ff1", PartKind::Product, 3.0, 3.5),
-        part("product ff1 backward", PartKind::Product, 6.0, 7.0),
-        part("attention", PartKind::Attention, 2.0, 1.0),
-        part("kernel gelu", PartKind::Kernel, 1.0, 0.2),
-        part("gather embed", PartKind::Movement, 0.1, 0.1),
-    ];
-    StepTime { size: size.into(), runs: 2, threads: 1, parts }
-}
+use synthetic::page::study;
+use synthetic::sound;
 
 /// The page after its scripts ran, and what the browser wrote to its console.
 fn open(page: &Path) -> (String, Vec<String>) {
@@ -60,7 +20,7 @@ fn open_at(page: &Path, width: u32) -> (String, Vec<String>) {
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"])
+        .args(["--enable-logging=stderr", "--v=0", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("--window-size={width},900"))
         .arg(format!("file://{}", page.display()))
@@ -85,6 +45,11 @@ fn marks(part: &str, element: &str) -> usize {
     part.matches(&format!("<{element} class=\"mark")).count()
 }
 
+/// Round dots, without the invisible places of lines that say their values.
+fn dots(part: &str) -> usize {
+    part.matches("<circle class=\"mark dot").count()
+}
+
 #[test]
 fn every_plot_has_its_marks_and_the_console_is_silent() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,13 +65,27 @@ fn every_plot_has_its_marks_and_the_console_is_silent() {
     assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "circle"), finished);
     assert_eq!(marks(section(&dom, "isoflop-plot", "</svg>"), "path"), 10);
     // Dots of the finished runs; band and line of the law; the envelope.
-    assert_eq!(marks(section(&dom, "loss-plot", "</svg>"), "circle"), finished);
+    assert_eq!(dots(section(&dom, "loss-plot", "</svg>")), finished);
     assert_eq!(marks(section(&dom, "loss-plot", "</svg>"), "path"), 3);
     for plot in ["optimal-n-plot", "optimal-d-plot"] {
         // Three bands, three lines, five diamonds; squares of the envelope.
         assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 11, "{plot}");
         assert!(marks(section(&dom, plot, "</svg>"), "rect") >= 2, "{plot}");
     }
+    // Residuals of the finished runs, twice, with the line of the law and of normal noise.
+    for plot in ["residuals-compute", "residuals-normal"] {
+        assert_eq!(dots(section(&dom, plot, "</svg>")), finished, "{plot}");
+        assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 1, "{plot}");
+    }
+    // Resamples; three contours and the optimum, and where alpha = beta if that is near.
+    assert_eq!(dots(section(&dom, "exponents-plot", "</svg>")), 100);
+    assert!((4..=5).contains(&marks(section(&dom, "exponents-plot", "</svg>"), "path")));
+    assert_eq!(dots(section(&dom, "cloud-loss-plot", "</svg>")), 100);
+    // Two bars of each of three approaches, and the diamond.
+    assert_eq!(marks(section(&dom, "cloud-tokens-plot", "</svg>"), "path"), 7);
+    // The seven runs of the largest budget: a cross, a bar and a diamond each, and the measured circle.
+    assert_eq!(marks(section(&dom, "held-out-plot", "</svg>"), "path"), 21);
+    assert_eq!(dots(section(&dom, "held-out-plot", "</svg>")), 7);
     for plot in ["curves-tokens", "curves-flops"] {
         // A training and a validation line per curve.
         assert_eq!(marks(section(&dom, plot, "</svg>"), "path"), 2 * study.curves.len(), "{plot}");
@@ -218,13 +197,18 @@ const falling = column(9).filter((x) => x !== Infinity).map((x) => -x);
 said.push(`falling ${rising(falling)}`, `empty last ${column(9).at(-1) === Infinity}`);
 const shown = (s) => document.querySelector(s).getClientRects().length > 0;
 said.push(`tokens ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
-document.querySelector("input[value=flops]").click();
+document.querySelector("#curves input[value=flops]").click();
 said.push(`flops ${shown("#curves-tokens")} ${shown("#curves-flops")}`);
 said.push(`sizes ${shown("#step-time-plot-0")} ${shown("#step-time-plot-1")}`);
 document.querySelector("input[value=step-1]").click();
 said.push(`sizes ${shown("#step-time-plot-0")} ${shown("#step-time-plot-1")}`);
-HTMLAnchorElement.prototype.click = function () { said.push(`saved ${this.download} ${this.href.startsWith("blob:")}`); };
-document.querySelectorAll(".svg-download").forEach((b) => b.click());
+const blobs = new Map();
+const makeUrl = URL.createObjectURL;
+URL.createObjectURL = (blob) => { const url = makeUrl(blob); blobs.set(url, blob); return url; };
+const saved = new Map();
+HTMLAnchorElement.prototype.click = function () { saved.set(this.download, blobs.get(this.href)); };
+const figures = [...document.querySelectorAll("figure.figure")].map((f) => f.id);
+document.querySelectorAll(".svg-download, .png-download").forEach((b) => b.click());
 const page = document.documentElement;
 said.push(`fits ${page.scrollWidth <= page.clientWidth}`);
 const texts = [...document.querySelectorAll("svg.plot text")].filter((t) => t.getClientRects().length > 0);
@@ -232,8 +216,38 @@ const pixels = (t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGEleme
 said.push(`legible ${Math.min(...texts.map(pixels)) >= 10}`);
 const mark = document.querySelector("#isoflop circle.mark");
 mark.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: 20, clientY: 20 }));
-said.push(`tip ${document.querySelector(".tip").textContent === mark.dataset.tip}`);
-document.body.append(Object.assign(document.createElement("pre"), { id: "probe", textContent: said.join("; ") }));
+const tip = document.querySelector(".tip");
+said.push(`tip ${tip.textContent === mark.dataset.tip}`);
+said.push(`silent marks ${document.querySelectorAll("svg.plot .mark:not([data-tip])").length}`);
+said.push(`nameless ${[...document.querySelectorAll("svg.plot, figure, .scroll")].filter((e) => !(e.ariaLabel || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent)).length}`);
+const plot = document.querySelector("#optimal-n-plot");
+plot.focus();
+const press = (key) => plot.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+press("ArrowRight");
+const first = tip.textContent;
+press("End");
+said.push(`keys ${document.activeElement === plot && !tip.hidden && first !== tip.textContent && tip.textContent.includes("1e22")}`);
+press("Escape");
+said.push(`gone ${tip.hidden}`);
+// The browser writes the page out once it is loaded: not before this frame, which stays open while images are made.
+const frame = document.body.appendChild(document.createElement("iframe")).contentDocument;
+frame.open();
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+(async () => {
+  for (let i = 0; i < 1500 && saved.size < 2 * figures.length; i += 1) await wait(20);
+  let good = 0;
+  for (const figure of figures) {
+    const svg = await saved.get(`${figure}.svg`).text();
+    const png = await saved.get(`${figure}.png`).arrayBuffer();
+    const head = new DataView(png);
+    const drawn = new DOMParser().parseFromString(svg, "image/svg+xml").documentElement;
+    const size = ["width", "height"].map((name) => Math.round(3 * drawn.getAttribute(name)));
+    good += svg.includes("<svg") && !svg.includes("var(") && head.getUint32(0) === 0x89504e47 && head.getUint32(16) === size[0]
+      && Math.abs(head.getUint32(20) - size[1]) <= 3 && png.byteLength > 5000;
+  }
+  said.push(`saved ${good} of ${figures.length}: ${figures.join(" ")}`);
+  document.body.append(Object.assign(document.createElement("pre"), { id: "probe", textContent: said.join("; ") }));
+})().catch((error) => console.error(String(error))).finally(() => frame.close());
 </script>"##;
 
 #[test]
@@ -242,13 +256,13 @@ fn the_page_can_be_used_wide_and_narrow() {
     let page = folder.path().join("report.html");
     let html = render(&study()).unwrap().replace("</body>", &format!("{PROBE}</body>"));
     std::fs::write(&page, html).unwrap();
-    for width in [400, 1400] {
+    for width in [360, 1400] {
         let (dom, console) = open_at(&page, width);
         assert!(console.is_empty(), "{width}: {console:#?}");
         let found = section(&dom, "probe", "</pre>");
         let wanted = "rising true; falling true; empty last true; tokens true false; flops false true; \
-            sizes true false; sizes false true; saved isoflop.svg true; saved loss.svg true; saved optimal-n.svg true; saved optimal-d.svg true; \
-            saved curves.svg true; saved step-time.svg true; fits true; legible true; tip true";
+            sizes true false; sizes false true; fits true; legible true; tip true; silent marks 0; nameless 0; keys true; gone true; \
+            saved 10 of 10: isoflop loss optimal-n optimal-d cloud exponents residuals held-out curves step-time";
         assert!(found.ends_with(wanted), "{width}: {found}");
     }
 }

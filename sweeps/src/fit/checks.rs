@@ -12,12 +12,11 @@ const LEAST: f64 = 0.005;
 const MAD: f64 = 1.4826;
 
 /// Of very large sets, evenly chosen runs stand for all: those asked about and those that may be the nearest.
-const ASKED: usize = 1000;
-const NEIGHBOURS: usize = 20_000;
+pub(crate) const ASKED: usize = 1000;
+pub(crate) const NEIGHBOURS: usize = 20_000;
 
-/// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)
-/// and predicts it. None when too few runs remain.
-pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldOut> {
+/// The samples of the largest budget, or without budgets those with more than half the largest compute, and the others.
+pub(crate) fn top(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
     let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
     let mut is_held: Vec<bool> = samples.iter().map(|s| s.flops > 0.5 * top).collect();
     if let Some(budget) = budgets(samples).pop().filter(|b| b.flops > 0.5 * top) {
@@ -27,7 +26,13 @@ pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldO
     let pick = |wanted: bool| -> Vec<Sample> {
         samples.iter().zip(&is_held).filter(|(_, held)| **held == wanted).map(|(s, _)| s.clone()).collect()
     };
-    let (held, kept) = (pick(true), pick(false));
+    (pick(true), pick(false))
+}
+
+/// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)
+/// and predicts it. None when too few runs remain.
+pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldOut> {
+    let (held, kept) = top(samples);
     parametric::possible(&kept).ok()?;
     let options = FitOptions { starts: Starts::Projection, ..options.clone() };
     let law = parametric::solve(&kept, &options)?.law;

@@ -1,5 +1,6 @@
 //! What a report is made from.
 
+use crate::fit::diagnostics::Diagnostics;
 use crate::fit::{Curve, FitReport, RunRecord};
 use thiserror::Error;
 
@@ -36,19 +37,33 @@ pub struct StepTime {
     pub parts: Vec<StepPart>,
 }
 
-/// A study, as its report shows it.
+/// Where the runs of a report come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReportSource {
+    #[default]
+    Study,
+    /// A table of runs.
+    Table,
+    /// A fit.json, which holds no runs.
+    Fit,
+}
+
+/// A study, a table of runs or a fit, as its report shows it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReportInput {
-    /// The study's name.
+    pub source: ReportSource,
+    /// The study's name, or the file's.
     pub title: String,
     /// A line below the title, such as where and when it ran; may be empty.
     pub subtitle: String,
-    /// All rows of runs.csv.
+    /// All rows of runs.csv, or of the table.
     pub runs: Vec<RunRecord>,
     /// The metrics of the runs that have any.
     pub curves: Vec<Curve>,
     /// The fit; none when there is none yet.
     pub fit: Option<FitReport>,
+    /// What approach 3's fit says about itself and about these runs.
+    pub diagnostics: Option<Diagnostics>,
     /// Why there is no fit; empty when there is one.
     pub fit_error: String,
     /// Where a step's time goes; without entries the section is left out.
@@ -65,6 +80,14 @@ pub enum ReportError {
     /// Nothing to show.
     #[error("the study `{title}` has no runs: there is nothing to report. Plan it first")]
     NoRuns { title: String },
+    /// An SVG that cannot be made an image: a defect of the report itself.
+    #[error("the figure `{figure}` cannot be drawn as an image: {reason}")]
+    Image { figure: String, reason: String },
+    /// Text of an image needs a font.
+    #[error(
+        "no sans-serif font is installed, so PNG figures would have no text. Install one, such as fonts-dejavu, or write SVG"
+    )]
+    NoFont,
     /// A time that is none.
     #[error("step time of {size}, `{label}`: its {field} is {found}, expected seconds, 0 or more")]
     BadTime { size: String, label: String, field: &'static str, found: f64 },

@@ -1,17 +1,19 @@
 //! The study as one self-contained HTML page: result, warnings, figures, runs. It needs no network and no script.
+//! [`figures`] gives the same figures as files for papers.
 
+mod approaches;
 mod chart;
+mod export;
 mod figures;
 mod input;
-mod laws;
-mod scale;
-mod step;
 mod tables;
 mod words;
 
-pub use input::{PartKind, ReportError, ReportInput, StepPart, StepTime};
+pub use export::{FigureFile, FigureFormat, figures};
+pub use input::{PartKind, ReportError, ReportInput, ReportSource, StepPart, StepTime};
 
-use figures::Figure;
+use chart::{Medium, palette};
+use figures::{Figure, step};
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value};
 use serde::Serialize;
@@ -23,19 +25,22 @@ const SCRIPT: &str = include_str!("script.js");
 /// The page as HTML text. The same study gives the same bytes.
 ///
 /// # Errors
-/// A study without runs, a time that is none, or a template that cannot be filled in.
+/// Neither runs nor a fit, a time that is none, or a template that cannot be filled in.
 pub fn render(study: &ReportInput) -> Result<String, ReportError> {
-    if study.runs.is_empty() {
-        return Err(ReportError::NoRuns { title: study.title.clone() });
-    }
-    step::check(study)?;
+    check(study)?;
     let (headline, meaning) = match &study.fit {
         Some(fit) => words::headline(fit),
         None => ("There is no fit yet.".into(), study.fit_error.clone()),
     };
+    let shown = figures::all(study);
     let page = Page {
-        style: STYLE,
+        style: palette::style() + STYLE + &shown.iter().map(Figure::style).collect::<String>(),
         script: SCRIPT,
+        eyebrow: match study.source {
+            ReportSource::Study => "isoflop study",
+            ReportSource::Table => "isoflop fit of a table",
+            ReportSource::Fit => "isoflop fit",
+        },
         title: &study.title,
         subtitle: &study.subtitle,
         headline: words::html(&headline),
@@ -43,12 +48,13 @@ pub fn render(study: &ReportInput) -> Result<String, ReportError> {
         facts: tables::facts(study),
         warnings: tables::warnings(study),
         fitted: study.fit.is_some(),
-        figures: figures(study),
-        approaches: study.fit.as_ref().map(tables::approaches),
-        optima: study.fit.as_ref().and_then(tables::optima),
+        left_out: figures::left_out(study, &shown),
+        figures: shown.iter().map(PageFigure::of).collect(),
+        approaches: study.fit.as_ref().map(approaches::approaches),
+        optima: study.fit.as_ref().map(approaches::optima).unwrap_or_default(),
         runs: tables::runs(&study.runs),
+        more_runs: study.runs.len().saturating_sub(tables::MOST_ROWS),
         step_rows: step::rows(study),
-        step_style: step::style(study),
         sweep_file: &study.sweep_file,
     };
     let mut environment = Environment::new();
@@ -57,11 +63,19 @@ pub fn render(study: &ReportInput) -> Result<String, ReportError> {
     Ok(environment.get_template("page.html")?.render(Value::from(Serde(&page)))?)
 }
 
+fn check(study: &ReportInput) -> Result<(), ReportError> {
+    if study.runs.is_empty() && study.fit.is_none() {
+        return Err(ReportError::NoRuns { title: study.title.clone() });
+    }
+    step::check(study)
+}
+
 /// What the template is filled with. Fields that hold HTML are marked `safe` there.
 #[derive(Serialize)]
 struct Page<'a> {
-    style: &'static str,
+    style: String,
     script: &'static str,
+    eyebrow: &'static str,
     title: &'a str,
     subtitle: &'a str,
     headline: String,
@@ -69,26 +83,49 @@ struct Page<'a> {
     facts: Vec<tables::Fact>,
     warnings: Vec<tables::Notice>,
     fitted: bool,
-    figures: Vec<Figure>,
-    approaches: Option<tables::Approaches>,
-    optima: Option<Vec<tables::Advice>>,
+    figures: Vec<PageFigure<'a>>,
+    /// Figures that these data do not allow, each with the reason.
+    left_out: Vec<[&'static str; 2]>,
+    approaches: Option<approaches::Approaches>,
+    optima: Vec<approaches::Advice>,
     runs: Vec<tables::Row>,
+    more_runs: usize,
     step_rows: Vec<step::Row>,
-    step_style: String,
     sweep_file: &'a str,
 }
 
-fn figures(study: &ReportInput) -> Vec<Figure> {
-    let fit = study.fit.as_ref();
-    [
-        figures::isoflop(study),
-        laws::loss(study),
-        fit.and_then(laws::optimal_params),
-        fit.and_then(laws::optimal_tokens),
-        figures::curves(study),
-        step::figure(study),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+/// A figure, drawn.
+#[derive(Serialize)]
+struct PageFigure<'a> {
+    id: &'a str,
+    title: &'a str,
+    caption: &'a str,
+    toggles: Vec<PageToggle<'a>>,
+    /// Name and SVG.
+    views: Vec<(&'a str, String)>,
+    /// The plotted numbers as a data URI.
+    csv: String,
+}
+
+#[derive(Serialize)]
+struct PageToggle<'a> {
+    name: &'a str,
+    label: &'a str,
+    options: &'a [(String, String)],
+}
+
+impl PageFigure<'_> {
+    fn of<'a>(figure: &'a Figure) -> PageFigure<'a> {
+        let toggle =
+            |t: &'a figures::Toggle| PageToggle { name: t.name, label: t.label, options: &t.options };
+        let views = figure.views.iter().map(|v| (v.name.as_str(), v.drawing.svg(Medium::Page)));
+        PageFigure {
+            id: figure.id,
+            title: figure.title,
+            caption: &figure.caption,
+            toggles: figure.toggles.iter().map(toggle).collect(),
+            views: views.collect(),
+            csv: words::data_uri(&figure.csv),
+        }
+    }
 }

@@ -2,12 +2,12 @@
 
 use super::figures::size_name;
 use super::input::ReportInput;
-use super::words::{approach_name, html, power, sound};
-use crate::fit::{
-    Estimate, Fit, FitReport, FitStatus, Params, RunRecord, RunStatus, WarningCode, format_count,
-    format_flops,
-};
+use super::words::{html, power};
+use crate::fit::{RunRecord, RunStatus, WarningCode, format_count, format_flops};
 use serde::Serialize;
+
+/// Rows of the table of runs, at most: a browser sorts that many at once.
+pub(crate) const MOST_ROWS: usize = 3000;
 
 /// A number worth knowing, with its name. `value` is HTML.
 #[derive(Debug, Serialize)]
@@ -19,8 +19,11 @@ pub(crate) struct Fact {
 /// Counts and ranges of the study.
 pub(crate) fn facts(study: &ReportInput) -> Vec<Fact> {
     let finished: Vec<&RunRecord> = study.runs.iter().filter(|r| r.status == RunStatus::Finished).collect();
-    let mut facts =
-        vec![Fact { name: "finished runs", value: format!("{} of {}", finished.len(), study.runs.len()) }];
+    let mut facts = Vec::new();
+    if !study.runs.is_empty() {
+        let value = format!("{} of {}", finished.len(), study.runs.len());
+        facts.push(Fact { name: "finished runs", value });
+    }
     let range = |low: f64, high: f64, say: fn(f64) -> String| match low == high {
         true => say(low),
         false => format!("{} – {}", say(low), say(high)),
@@ -104,147 +107,6 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
     notices
 }
 
-/// One approach's row. Exponents and law are HTML.
-#[derive(Debug, Serialize)]
-pub(crate) struct Approach {
-    pub class: String,
-    pub name: &'static str,
-    pub a: String,
-    pub b: String,
-    pub status: String,
-}
-
-/// All approaches side by side, and the loss law where there is one.
-#[derive(Debug, Serialize)]
-pub(crate) struct Approaches {
-    pub rows: Vec<Approach>,
-    /// L(N, D) with its numbers.
-    pub law: Option<String>,
-    pub parameters: Vec<Fact>,
-    pub note: String,
-}
-
-/// The formula of a law of N and D, as HTML.
-fn law_text(params: &Params) -> Option<String> {
-    match params {
-        Params::Loss(l) => Some(format!(
-            "L(N, D) = {} + {} / N<sup>{:.3}</sup> + {} / D<sup>{:.3}</sup>",
-            digits(l.e),
-            digits(l.a),
-            l.alpha,
-            digits(l.b),
-            l.beta
-        )),
-        Params::Kaplan(l) => Some(format!(
-            "L(N, D) = (({} / N)<sup>{:.3}</sup> + {} / D)<sup>{:.3}</sup>",
-            digits(l.n_c),
-            l.alpha_n / l.alpha_d,
-            digits(l.d_c),
-            l.alpha_d
-        )),
-        Params::Power { .. } | Params::Compute(_) => None,
-    }
-}
-
-/// A value and, smaller, its interval, as HTML.
-fn ranged(value: f64, interval: Option<&[f64; 2]>, show: &dyn Fn(f64) -> String) -> String {
-    let around = interval.map(|[low, high]| format!(" <small>{} to {}</small>", show(*low), show(*high)));
-    format!("<b>{}</b>{}", show(value), around.unwrap_or_default())
-}
-
-/// A parameter of the law with three digits or so.
-fn digits(value: f64) -> String {
-    match value.abs() {
-        v if v >= 1e4 || (v > 0.0 && v < 1e-3) => html(&power(value)),
-        v if v >= 100.0 => format!("{value:.0}"),
-        v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
-pub(crate) fn approaches(report: &FitReport) -> Approaches {
-    let exponent = |v: f64| format!("{v:.3}").replace('-', "\u{2212}");
-    let row = |f: &Fit| {
-        let status = match f.status {
-            FitStatus::Converged => "converged",
-            FitStatus::AtBound => "parameter at its bound",
-            FitStatus::BoundaryStart => "converged from a boundary start",
-            FitStatus::Abnormal => "no optimum found",
-        };
-        let things = if f.approach == 1 { "curves" } else { "runs" };
-        Approach {
-            class: format!("a{}", f.approach),
-            name: approach_name(f.approach),
-            a: ranged(f.exponents.a, f.intervals.get("a"), &exponent),
-            b: ranged(f.exponents.b, f.intervals.get("b"), &exponent),
-            status: format!("{} {things}, {status}", f.n),
-        }
-    };
-    let third = report.approach(3);
-    let parameters = third.iter().flat_map(|f| {
-        let named = f.params.named().into_iter();
-        named.map(|(name, v)| Fact { name, value: ranged(v, f.intervals.get(name), &digits) })
-    });
-    let mut note = match report.fits.iter().find_map(|f| f.bootstrap.as_ref()) {
-        Some(b) => format!("Small numbers are {:.0} % intervals from resampled runs.", 100.0 * b.level),
-        None => String::new(),
-    };
-    if let Some(h) = &report.held_out {
-        note.push_str(&format!(
-            " Held-out check: fitted without its {} largest runs, approach 3 misses their losses by {:.1} %; the nearest smaller run misses by {:.1} %.",
-            h.n,
-            100.0 * h.error,
-            100.0 * h.baseline_error
-        ));
-    }
-    Approaches {
-        rows: report.fits.iter().map(row).collect(),
-        law: third.and_then(|f| law_text(&f.params)),
-        parameters: parameters.collect(),
-        note,
-    }
-}
-
-/// What the headline fit advises at a compute. Cells are HTML.
-#[derive(Debug, Serialize)]
-pub(crate) struct Advice {
-    pub flops: String,
-    pub why: &'static str,
-    pub params: String,
-    pub tokens: String,
-    pub loss: String,
-}
-
-/// Compute-optimal models at the largest compute tried, ten times it, and at the targets. None without a sound fit.
-pub(crate) fn optima(report: &FitReport) -> Option<Vec<Advice>> {
-    let fit = report.headline().filter(|f| sound(f))?;
-    let most = report.inputs.flops[1];
-    let estimated = |e: &Estimate, show: &dyn Fn(f64) -> String| ranged(e.value, e.interval.as_ref(), show);
-    let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-9;
-    let rows = fit.optimum.iter().filter_map(|o| {
-        let why = match o.flops {
-            c if near(c, most) => "largest run",
-            c if near(c, 10.0 * most) => "ten times that",
-            c if report.inputs.targets.iter().any(|t| near(*t, c)) => "target",
-            _ => return None,
-        };
-        Some(Advice {
-            flops: html(&power(o.flops)),
-            why,
-            params: estimated(&o.params, &format_count),
-            tokens: estimated(&o.tokens, &format_count),
-            loss: o.loss.as_ref().map(|l| estimated(l, &|v| format!("{v:.3}"))).unwrap_or_default(),
-        })
-    });
-    let mut found: Vec<Advice> = Vec::new();
-    for row in rows {
-        if found.last().is_none_or(|last| last.flops != row.flops) {
-            found.push(row);
-        }
-    }
-    Some(found)
-}
-
 /// A cell with the number it is sorted by.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cell {
@@ -262,6 +124,7 @@ pub(crate) struct Row {
     pub reason: String,
 }
 
+/// The first [`MOST_ROWS`] runs.
 pub(crate) fn runs(runs: &[RunRecord]) -> Vec<Row> {
     let number = |value: Option<f64>, show: &dyn Fn(f64) -> String| Cell {
         html: value.map_or("–".into(), show),
@@ -269,6 +132,7 @@ pub(crate) fn runs(runs: &[RunRecord]) -> Vec<Row> {
     };
     let flops = |v: f64| format!("<span title=\"{}\">{}</span>", format_flops(v), html(&power(v)));
     runs.iter()
+        .take(MOST_ROWS)
         .map(|r| Row {
             id: r.id.clone(),
             size: size_name(r),
@@ -295,13 +159,5 @@ mod tests {
     fn exponents_in_sentences_are_raised() {
         assert_eq!(raised("as C^0.446, without as C^-0.1."), "as C^{0.446}, without as C^{-0.1}.");
         assert_eq!(raised("no exponent"), "no exponent");
-    }
-
-    #[test]
-    fn parameters_have_three_digits_or_so() {
-        assert_eq!(
-            [1.364, 70.43, 756.2, 93743.0].map(digits),
-            ["1.364", "70.4", "756", "9.37×10<sup>4</sup>"]
-        );
     }
 }

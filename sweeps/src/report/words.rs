@@ -3,7 +3,7 @@
 use super::chart::{escape, pieces};
 use crate::fit::{Fit, FitReport, FitStatus, format_flops};
 
-/// HTML with real superscripts from text in the markup of [`super::chart::rich`].
+/// HTML with real superscripts from text in the markup of the drawings.
 pub(crate) fn html(text: &str) -> String {
     let mut out = String::new();
     for (piece, raised) in pieces(text) {
@@ -15,6 +15,18 @@ pub(crate) fn html(text: &str) -> String {
         }
     }
     out
+}
+
+/// A data URI of CSV text.
+pub(crate) fn data_uri(csv: &str) -> String {
+    let mut uri = String::from("data:text/csv;charset=utf-8,");
+    for byte in csv.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b',' | b'.' | b'-' | b'_' => uri.push(byte as char),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri
 }
 
 /// 3×10^{11}, 10^{12} or 5.76×10^{23}.
@@ -37,6 +49,11 @@ pub(crate) fn bracket(interval: Option<&[f64; 2]>) -> String {
     interval
         .map(|[low, high]| format!(" ({low:.2} to {high:.2})").replace('-', "\u{2212}"))
         .unwrap_or_default()
+}
+
+/// ` (1.2B to 1.4B)`, or nothing without an interval.
+pub(crate) fn around(interval: Option<&[f64; 2]>, show: &dyn Fn(f64) -> String) -> String {
+    interval.map(|[low, high]| format!(" ({} to {})", show(*low), show(*high))).unwrap_or_default()
 }
 
 /// Whether the data determine the fit.

@@ -1,6 +1,8 @@
 //! Studies drawn from a known law, for the tests of fits and reports.
 #![allow(dead_code)] // Each test binary uses its own part.
 
+pub mod page;
+
 use isoflop_sweeps::fit::{Curve, CurvePoint, LossParams, RunRecord, RunStatus, Warning, WarningCode};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

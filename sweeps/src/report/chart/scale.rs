@@ -14,7 +14,7 @@ pub(crate) struct Axis {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tick {
     pub at: f64,
-    /// In the markup of [`super::chart::rich`].
+    /// In the markup of [`super::text::rich`].
     pub text: Option<String>,
 }
 
@@ -49,13 +49,22 @@ impl Axis {
         }
     }
 
+    /// The value at a share of the axis.
+    pub fn at(&self, share: f64) -> f64 {
+        if self.log {
+            self.low * (self.high / self.low).powf(share)
+        } else {
+            self.low + (self.high - self.low) * share
+        }
+    }
+
     pub fn ticks(&self) -> Vec<Tick> {
         let decades = (self.high / self.low).log10();
         if self.log && decades >= 1.7 {
             return self.decades(decades);
         }
         if self.log && self.high >= 2e3 {
-            return self.multiples();
+            return if decades > 0.4 { self.multiples() } else { self.mantissas() };
         }
         self.round_numbers()
     }
@@ -101,6 +110,20 @@ impl Axis {
         self.inside(ticks)
     }
 
+    /// Round multiples of one power of ten, on a short logarithmic axis.
+    fn mantissas(&self) -> Vec<Tick> {
+        let exponent = self.high.log10().floor();
+        let unit = 10f64.powf(exponent);
+        let short = Axis { title: String::new(), log: false, low: self.low / unit, high: self.high / unit };
+        let scaled =
+            |t: Tick| Tick { at: t.at * unit, text: t.text.map(|m| format!("{m}×10^{{{exponent}}}")) };
+        let ticks: Vec<Tick> = short.round_numbers().into_iter().map(scaled).collect();
+        // Labels are long: every second where there are many.
+        let every = if ticks.len() > 4 { 2 } else { 1 };
+        let thinned = |(i, t): (usize, Tick)| if i % every == 0 { t } else { Tick { text: None, ..t } };
+        ticks.into_iter().enumerate().map(thinned).collect()
+    }
+
     /// Multiples of 1, 2, 2.5 or 5 times a power of ten, about five of them.
     fn round_numbers(&self) -> Vec<Tick> {
         let raw = (self.high - self.low) / 5.0;
@@ -116,7 +139,8 @@ impl Axis {
         (first..=last.min(first + 20))
             .map(|k| {
                 let at = k as f64 * step;
-                Tick { at, text: Some(format!("{at:.decimals$}")) }
+                let text = format!("{at:.decimals$}").replace('-', "\u{2212}");
+                Tick { at, text: Some(text) }
             })
             .collect()
     }
@@ -140,6 +164,7 @@ mod tests {
         assert_eq!(labels(&axis(true, 5e9, 2e12)), ["10^{10}", "10^{11}", "10^{12}"]);
         assert_eq!(labels(&axis(true, 1e3, 1e21)).len(), 7);
         assert_eq!(labels(&axis(true, 1e6, 6e6)), ["10^{6}", "2×10^{6}", "5×10^{6}"]);
+        assert_eq!(labels(&axis(true, 4.1e9, 5.9e9)), ["4.5×10^{9}", "5.0×10^{9}", "5.5×10^{9}"]);
         assert_eq!(labels(&axis(true, 1.5, 4.0)), ["1.5", "2.0", "2.5", "3.0", "3.5", "4.0"]);
         assert_eq!(labels(&axis(false, 0.0, 1.2)), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
     }

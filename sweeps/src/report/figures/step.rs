@@ -1,15 +1,14 @@
 //! Where a step's time goes: for each size a bar for each kind of launch, measured and predicted.
 
-use super::chart::escape;
-use super::figures::{Figure, Toggle, View, cell, data_uri};
-use super::input::{PartKind, ReportError, ReportInput, StepPart, StepTime};
+use super::{Drawing, Figure, Toggle, View, cell};
+use crate::report::chart::{Colour, Medium, WIDTH, Words, escape, head, texts};
+use crate::report::input::{PartKind, ReportError, ReportInput, StepPart, StepTime};
 use serde::Serialize;
 use std::fmt::Write;
 
 /// Bars drawn of a size; the rest is one bar.
 const SHOWN: usize = 10;
-/// Drawing units: the width of every plot of the page, and a row's height with its label.
-const WIDTH: f64 = 560.0;
+/// Drawing units: a row's height with its label.
 const ROW: f64 = 46.0;
 const TOP: f64 = 24.0;
 
@@ -89,13 +88,24 @@ fn class(kind: PartKind) -> &'static str {
     }
 }
 
+fn colour(kind: PartKind) -> Colour {
+    match kind {
+        PartKind::Product => Colour::Approach(3),
+        PartKind::Attention => Colour::Approach(2),
+        PartKind::Kernel => Colour::Approach(1),
+        PartKind::Movement => Colour::Axis,
+    }
+}
+
 /// The figure, one view for each size. None where nothing was measured.
 pub(crate) fn figure(study: &ReportInput) -> Option<Figure> {
     let steps: Vec<&StepTime> = study.step_times.iter().filter(|s| total(s) > 0.0).collect();
     if steps.is_empty() {
         return None;
     }
-    let views = steps.iter().enumerate().map(|(i, s)| View { name: view(i), svg: drawing(i, s) }).collect();
+    let drawing = |i, s| Drawing::Bars(Bars::of(i, s));
+    let views =
+        steps.iter().enumerate().map(|(i, s)| View { name: view(i), drawing: drawing(i, s) }).collect();
     let options = steps.iter().enumerate().map(|(i, s)| (view(i), s.size.clone())).collect();
     let toggles = match steps.len() {
         1 => Vec::new(),
@@ -126,26 +136,12 @@ pub(crate) fn figure(study: &ReportInput) -> Option<Figure> {
         caption: caption(&steps, &study.step_device),
         toggles,
         views,
-        csv: data_uri(&csv),
+        csv,
     })
 }
 
 fn view(i: usize) -> String {
     format!("step-{i}")
-}
-
-/// Shows the view of the chosen size and hides the others.
-pub(crate) fn style(study: &ReportInput) -> String {
-    let steps = study.step_times.iter().filter(|s| total(s) > 0.0).count();
-    let mut css = String::new();
-    for i in (0..steps).filter(|_| steps > 1) {
-        let view = view(i);
-        let _ = writeln!(
-            css,
-            "#step-time:not(:has(input[value=\"{view}\"]:checked)) .view-{view} {{ display: none; }}"
-        );
-    }
-    css
 }
 
 fn caption(steps: &[&StepTime], device: &str) -> String {
@@ -176,36 +172,54 @@ fn caption(steps: &[&StepTime], device: &str) -> String {
     text
 }
 
-/// The drawing of one size: labels above their bars, so that it reads in a narrow column too.
-fn drawing(i: usize, step: &StepTime) -> String {
-    let all = shares(step);
-    let shown = if all.len() > SHOWN + 1 { SHOWN } else { all.len() };
-    let mut bars: Vec<Bar> = all[..shown].iter().map(Bar::of).collect();
-    if shown < all.len() {
-        bars.push(Bar::rest(&all[shown..]));
-    }
-    let longest = bars.iter().map(|b| b.measured.max(b.predicted.unwrap_or(0.0))).fold(1e-9, f64::max);
-    let height = TOP + ROW * bars.len() as f64;
-    let whole = match total_predicted(step) {
-        Some(p) => format!("step {} · predicted {}", time(total(step)), time(p)),
-        None => format!("step {}", time(total(step))),
-    };
-    let said: Vec<String> = bars.iter().map(|b| format!("{} {}", b.label, percent(b.measured))).collect();
-    let mut out = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" class="plot" id="step-time-plot-{i}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">"#,
-        escape(&format!("Shares of a step of size {}: {}", step.size, said.join(", ")))
-    );
-    let _ = write!(out, r#"<text class="axis-title" x="4" y="15">{}</text>"#, escape(&whole));
-    for (k, bar) in bars.iter().enumerate() {
-        bar.draw(TOP + ROW * k as f64, longest, &mut out);
-    }
-    out.push_str("</svg>");
-    out
+/// The bars of one size: labels above their bars, so that it reads in a narrow column too.
+#[derive(Debug)]
+pub(crate) struct Bars {
+    id: String,
+    description: String,
+    /// The whole step, measured and predicted.
+    whole: String,
+    bars: Vec<Bar>,
 }
 
+impl Bars {
+    fn of(i: usize, step: &StepTime) -> Bars {
+        let all = shares(step);
+        let shown = if all.len() > SHOWN + 1 { SHOWN } else { all.len() };
+        let mut bars: Vec<Bar> = all[..shown].iter().map(Bar::of).collect();
+        if shown < all.len() {
+            bars.push(Bar::rest(&all[shown..]));
+        }
+        let said: Vec<String> = bars.iter().map(|b| format!("{} {}", b.label, percent(b.measured))).collect();
+        Bars {
+            id: format!("step-time-plot-{i}"),
+            description: format!("Shares of a step of size {}: {}", step.size, said.join(", ")),
+            whole: match total_predicted(step) {
+                Some(p) => format!("step {} · predicted {}", time(total(step)), time(p)),
+                None => format!("step {}", time(total(step))),
+            },
+            bars,
+        }
+    }
+
+    pub fn svg(&self, medium: Medium) -> String {
+        let longest =
+            self.bars.iter().map(|b| b.measured.max(b.predicted.unwrap_or(0.0))).fold(1e-9, f64::max);
+        let mut out = head(medium, &self.id, TOP + ROW * self.bars.len() as f64, &self.description);
+        let title = texts(medium, Words::AxisTitle);
+        let _ = write!(out, r#"<text {title}x="4" y="15">{}</text>"#, escape(&self.whole));
+        for (k, bar) in self.bars.iter().enumerate() {
+            bar.draw(TOP + ROW * k as f64, longest, medium, &mut out);
+        }
+        out.push_str("</svg>");
+        out
+    }
+}
+
+#[derive(Debug)]
 struct Bar {
     label: String,
-    class: &'static str,
+    colour: Colour,
     measured: f64,
     predicted: Option<f64>,
     tip: String,
@@ -218,7 +232,7 @@ impl Bar {
         let predicted = s.part.predicted.map(|p| format!(", predicted {}", time(p))).unwrap_or_default();
         Bar {
             label: s.part.label.clone(),
-            class: class(s.part.kind),
+            colour: colour(s.part.kind),
             measured: s.measured,
             predicted: s.predicted,
             tip: format!("{}: {launches}, {}{predicted}", s.part.label, time(s.part.seconds)),
@@ -229,37 +243,43 @@ impl Bar {
         let names: Vec<&str> = all.iter().map(|s| s.part.label.as_str()).collect();
         Bar {
             label: format!("{} others", all.len()),
-            class: "others",
+            colour: Colour::Line,
             measured: all.iter().map(|s| s.measured).sum(),
             predicted: all.iter().map(|s| s.predicted).sum(),
             tip: names.join(", "),
         }
     }
 
-    fn draw(&self, top: f64, longest: f64, out: &mut String) {
+    fn draw(&self, top: f64, longest: f64, medium: Medium, out: &mut String) {
         let y = top + 17.0;
         let shares = match self.predicted {
             Some(p) => format!("{} · {}", percent(self.measured), percent(p)),
             None => percent(self.measured),
         };
-        let _ = write!(out, r#"<text x="4" y="{y}">{}</text>"#, escape(&self.label));
-        let _ = write!(out, r#"<text x="{}" y="{y}" text-anchor="end">{shares}</text>"#, WIDTH - 4.0);
+        let words = texts(medium, Words::Tick);
+        let _ = write!(out, r#"<text {words}x="4" y="{y}">{}</text>"#, escape(&self.label));
+        let _ = write!(out, r#"<text {words}x="{}" y="{y}" text-anchor="end">{shares}</text>"#, WIDTH - 4.0);
+        let tip = |text: &str| match medium {
+            Medium::Page => format!("<title>{}</title>", escape(text)),
+            Medium::Paper => String::new(),
+        };
         let width = |share: f64| (WIDTH - 8.0) * share / longest;
         let _ = write!(
             out,
-            r#"<rect class="mark share {}" x="4" y="{}" width="{:.1}" height="10"><title>{}</title></rect>"#,
-            self.class,
+            r#"<rect class="mark share" fill="{}" x="4" y="{}" width="{:.1}" height="10">{}</rect>"#,
+            self.colour.value(medium),
             y + 6.0,
             width(self.measured),
-            escape(&self.tip)
+            tip(&self.tip)
         );
         if let Some(p) = self.predicted {
             let _ = write!(
                 out,
-                r#"<rect class="mark expected" x="4" y="{}" width="{:.1}" height="4"><title>{}</title></rect>"#,
+                r#"<rect class="mark expected" fill="{}" fill-opacity="0.55" x="4" y="{}" width="{:.1}" height="4">{}</rect>"#,
+                Colour::Ink.value(medium),
                 y + 18.0,
                 width(p),
-                escape(&format!("{}: predicted {} of the step", self.label, percent(p)))
+                tip(&format!("{}: predicted {} of the step", self.label, percent(p)))
             );
         }
     }
@@ -336,7 +356,7 @@ mod tests {
         let mut study = study();
         study.step_times[0].parts =
             (0..30).map(|i| part(&format!("kernel {i}"), PartKind::Kernel, 1e-3, Some(1e-3))).collect();
-        let svg = &figure(&study).unwrap().views[0].svg;
+        let svg = figure(&study).unwrap().views[0].drawing.svg(Medium::Page);
         assert_eq!(svg.matches("<rect class=\"mark share").count(), SHOWN + 1);
         assert!(svg.contains("20 others") && svg.contains("66.7 % · 66.7 %"), "{svg}");
         assert_eq!(rows(&study).len(), 30);
