@@ -1,4 +1,4 @@
-//! Options of fits that `isoflop fit` and `isoflop allocate` share: how runs are read, and which law is fitted how.
+//! Options of fits that `isoflop fit`, `isoflop allocate` and `isoflop report` share: how runs are read, and which law is fitted how.
 
 use isoflop_compiler::count::Convention;
 use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions};
@@ -6,6 +6,8 @@ use isoflop_sweeps::fit::{
     FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount,
     Starts,
 };
+use isoflop_sweeps::report::ReportInput;
+use isoflop_sweeps::reports;
 use isoflop_sweeps::results::{self, Chosen, ResultsError, Wanted};
 use isoflop_sweeps::study::Study;
 use miette::miette;
@@ -129,26 +131,61 @@ impl FitArgs {
         wanted: Wanted<'_>,
     ) -> miette::Result<FitDocument> {
         if !runs.is_dir() {
-            let options = self.options(FitOptions::default(), targets)?;
-            let reading = ReadOptions {
-                map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
-                convention: self.flops_convention,
-                vocab_size: self.vocab_size,
-            };
-            let chosen = Chosen { loss: self.loss.is_some(), params: self.params.is_some() };
+            let (reading, options, chosen) = self.of_table(targets)?;
             return results::fit_table(runs, &reading, &options, chosen, wanted).map_err(shown);
         }
         let study = Study::new(runs);
-        let options = self.options(results::options(&study).map_err(shown)?, targets)?;
+        let options = self.of_study(&study, targets)?;
+        Ok(results::fit(&study, &options, wanted).map_err(shown)?.1)
+    }
+
+    /// The report of a study, of a table of runs or one of its groups, or of a fit.json.
+    pub fn reported(
+        &self,
+        runs: &Path,
+        targets: Option<&[f64]>,
+        group: Option<&str>,
+    ) -> miette::Result<ReportInput> {
+        if runs.is_dir() {
+            if group.is_some() {
+                return Err(miette!("--group is for tables; {} is a study", runs.display()));
+            }
+            let study = Study::new(runs);
+            let options = self.of_study(&study, targets)?;
+            return reports::of_study(&study, &options).map_err(shown);
+        }
+        if reports::is_fit(runs) {
+            return reports::of_fit(runs, group).map_err(shown);
+        }
+        let (reading, options, chosen) = self.of_table(targets)?;
+        reports::of_table(runs, &reading, &options, chosen, group).map_err(shown)
+    }
+
+    /// How a table is read and fitted.
+    fn of_table(&self, targets: Option<&[f64]>) -> miette::Result<(ReadOptions, FitOptions, Chosen)> {
+        let reading = ReadOptions {
+            map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
+            convention: self.flops_convention,
+            vocab_size: self.vocab_size,
+        };
+        let chosen = Chosen { loss: self.loss.is_some(), params: self.params.is_some() };
+        Ok((reading, self.options(FitOptions::default(), targets)?, chosen))
+    }
+
+    /// How a study is fitted.
+    fn of_study(&self, study: &Study, targets: Option<&[f64]>) -> miette::Result<FitOptions> {
+        let options = self.options(results::options(study).map_err(shown)?, targets)?;
         let given = [
             ("--map", !self.map.is_empty()),
             ("--vocab-size", self.vocab_size.is_some()),
             ("--flops-convention", self.flops_convention.is_some()),
         ];
-        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(miette!("{flag} is for tables; {} is a study, whose plan says it", runs.display()));
+        match given.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => {
+                Err(miette!("{flag} is for tables; {} is a study, whose plan says it", study.dir().display()))
+            }
+            None => Ok(options),
         }
-        Ok(results::fit(&study, &options, wanted).map_err(shown)?.1)
     }
 
     fn options(&self, usual: FitOptions, targets: Option<&[f64]>) -> miette::Result<FitOptions> {

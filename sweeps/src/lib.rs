@@ -18,6 +18,7 @@ pub mod plan;
 #[cfg(feature = "mlir")]
 mod process;
 pub mod report;
+pub mod reports;
 pub mod results;
 pub mod status;
 pub mod step_times;

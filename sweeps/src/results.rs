@@ -1,14 +1,12 @@
-//! Fit and report of a study: what `isoflop fit` and `isoflop report` read and write.
+//! Fits of studies and tables: what `isoflop fit` reads and writes.
 
 use crate::file::{self, ReadError};
-use crate::fit::diagnostics::diagnose;
 use crate::fit::input::{InputError, ReadOptions, of_study, read_file, read_targets};
 use crate::fit::{
     Curve, FitDocument, FitError, FitOptions, FitReport, LossColumn, ParamCount, RunRecord, RunStatus,
     fit_input, fit_runs, predict, read_curve, read_runs,
 };
-use crate::report::{ReportError, ReportInput, ReportSource, render};
-use crate::step_times::step_times;
+use crate::report::ReportError;
 use crate::study::{Study, StudyError};
 use isoflop_runtime::metrics::MetricsError;
 use isoflop_runtime::rundir::{FileError, RunDir, replace};
@@ -24,6 +22,8 @@ pub enum ResultsError {
     Fit(#[from] FitError),
     #[error(transparent)]
     Input(#[from] InputError),
+    #[error("{}: found {found}, expected --group with one of: {allowed}", path.display())]
+    Group { path: PathBuf, found: String, allowed: String },
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error(transparent)]
@@ -174,42 +174,4 @@ fn write(path: &Path, document: &FitDocument) -> Result<(), ResultsError> {
         .map_err(|source| ResultsError::Json { path: path.to_owned(), source })?;
     json.push(b'\n');
     Ok(replace(path, &json, true)?)
-}
-
-/// Fits the study, if it can be fitted yet, and writes report.html. Returns the page's path.
-///
-/// # Errors
-/// When something cannot be read or written. Too few runs for a fit is no error: the page says so.
-pub fn report(study: &Study) -> Result<PathBuf, ResultsError> {
-    // A directory that is no study is told apart from one whose sweep file is broken.
-    let plan = study.read_plan()?;
-    let sweep = file::read(&study.sweep_file())?;
-    let (fit, fit_error) = match fit(study, &sweep.fit, Wanted::default()) {
-        Ok((report, _)) => (Some(report), String::new()),
-        Err(ResultsError::Fit(e)) => (None, e.to_string()),
-        Err(e) => return Err(e),
-    };
-    let Results { runs, curves } = read(study)?;
-    let sweep_path = study.sweep_file();
-    let sweep_file =
-        std::fs::read_to_string(&sweep_path).map_err(|e| FileError::new("read", &sweep_path, e))?;
-    let options = &sweep.fit;
-    let third = fit.as_ref().and_then(|f: &FitReport| f.approach(3));
-    let diagnostics = third.map(|f| diagnose(&runs, f, options));
-    let input = ReportInput {
-        source: ReportSource::Study,
-        diagnostics,
-        title: sweep.name,
-        subtitle: format!("{} runs", runs.len()),
-        runs,
-        curves,
-        fit,
-        fit_error,
-        step_times: step_times(study, &plan)?,
-        step_device: plan.device.unwrap_or_default(),
-        sweep_file,
-    };
-    let path = study.dir().join("report.html");
-    replace(&path, render(&input)?.as_bytes(), true)?;
-    Ok(path)
 }
