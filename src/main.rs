@@ -1,6 +1,8 @@
 //! The `isoflop` command: parses the command line, calls the libraries, prints. Nothing else lives here.
 
 mod cli;
+#[cfg(feature = "study")]
+mod heap;
 mod output;
 #[cfg(feature = "study")]
 mod progress;

@@ -43,6 +43,7 @@ pub fn planned(path: &Path, device: Option<&str>) -> miette::Result<(Sweep, Plan
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    crate::heap::keep();
     let (_, plan, source) = planned(&args.sweep, args.device.as_deref())?;
     match args.output {
         Format::Json => output::json(&plan)?,

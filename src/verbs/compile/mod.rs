@@ -120,6 +120,7 @@ struct Job {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    crate::heap::keep();
     let jobs = jobs(args)?;
     let stops = args.passes.stop_after.is_some();
     if stops && (args.emit.is_some() || args.explain.is_some()) {

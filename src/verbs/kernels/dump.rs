@@ -38,6 +38,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    crate::heap::keep();
     if args.passes.stop_after.is_some() {
         return Err(miette!(
             "there are no kernels where --stop-after stops; see `isoflop compile --stop-after`"
