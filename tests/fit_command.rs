@@ -1,29 +1,10 @@
 //! `isoflop fit` on tables: what it prints and writes, equal bytes for equal input, and what it refuses.
 #![cfg(feature = "study")]
 
-use assert_cmd::Command;
+mod command;
+
+use command::{isoflop, refusal, stdout};
 use std::path::Path;
-
-fn isoflop(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("isoflop").expect("the binary is built");
-    command.args(args).current_dir(dir);
-    command
-}
-
-#[track_caller]
-fn stdout(mut command: Command) -> String {
-    let output = command.assert().success().get_output().stdout.clone();
-    String::from_utf8(output).expect("UTF-8")
-}
-
-#[track_caller]
-fn refusal(mut command: Command) -> String {
-    let output = command.assert().failure().get_output().stderr.clone();
-    let text = String::from_utf8(output).expect("UTF-8");
-    assert!(!text.contains("panicked"), "{text}");
-    // Messages wrap at the terminal's width, with a rule at the left.
-    text.replace(['│', '\n'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 /// Chinchilla's published law at sizes and lengths; with `names` as the header.
 fn points(header: &str) -> String {

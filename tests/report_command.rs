@@ -1,29 +1,9 @@
 //! `isoflop report` on tables and fits: the page, the figures as files, and what it refuses.
 #![cfg(feature = "study")]
 
-use assert_cmd::Command;
-use std::path::Path;
+mod command;
 
-fn isoflop(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("isoflop").expect("the binary is built");
-    command.args(args).current_dir(dir);
-    command
-}
-
-#[track_caller]
-fn stdout(mut command: Command) -> String {
-    let output = command.assert().success().get_output().stdout.clone();
-    String::from_utf8(output).expect("UTF-8")
-}
-
-#[track_caller]
-fn refusal(mut command: Command) -> String {
-    let output = command.assert().failure().get_output().stderr.clone();
-    let text = String::from_utf8(output).expect("UTF-8");
-    assert!(!text.contains("panicked"), "{text}");
-    // Messages wrap at the terminal's width, with a rule at the left.
-    text.replace(['│', '\n'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
-}
+use command::{isoflop, refusal, stdout};
 
 /// A table in two groups: Chinchilla's published law at sizes and lengths, with a little noise.
 fn folder() -> tempfile::TempDir {
