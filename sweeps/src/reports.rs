@@ -19,12 +19,13 @@ pub fn of_study(study: &Study, options: &FitOptions) -> Result<ReportInput, Resu
     // A directory that is no study is told apart from one whose sweep file is broken.
     let plan = study.read_plan()?;
     let sweep = file::read(&study.sweep_file())?;
-    let (fit, fit_error) = match results::fit(study, options, Wanted::default()) {
+    let results = results::read(study)?;
+    let (fit, fit_error) = match results::fit_results(study, &results, options, Wanted::default()) {
         Ok((report, _)) => (Some(report), String::new()),
         Err(ResultsError::Fit(e)) => (None, e.to_string()),
         Err(e) => return Err(e),
     };
-    let Results { runs, curves } = results::read(study)?;
+    let Results { runs, curves } = results;
     let sweep_path = study.sweep_file();
     let sweep_file =
         std::fs::read_to_string(&sweep_path).map_err(|e| FileError::new("read", &sweep_path, e))?;
@@ -62,11 +63,7 @@ pub fn of_table(
         }
     }
     let group = one_of(path, &groups, group)?.map(str::to_string);
-    let mut document = match results::fit_table(path, reading, options, chosen, Wanted::default()) {
-        Ok(document) => Ok(document),
-        Err(ResultsError::Fit(e)) => Err(e.to_string()),
-        Err(e) => return Err(e),
-    };
+    let mut document = results::fit_read(&input, options, chosen).map_err(|e| e.to_string());
     let left_out = &input.source.left_out;
     if let Ok(document) = &mut document
         && left_out.count > 0

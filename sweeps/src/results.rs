@@ -1,7 +1,7 @@
 //! Fits of studies and tables: what `isoflop fit` reads and writes.
 
 use crate::file::{self, ReadError};
-use crate::fit::input::{InputError, ReadOptions, of_study, read_file, read_targets};
+use crate::fit::input::{Input, InputError, ReadOptions, of_study, read_file, read_targets};
 use crate::fit::{
     Curve, FitDocument, FitError, FitOptions, FitReport, LossColumn, ParamCount, RunRecord, RunStatus,
     fit_input, fit_runs, predict, read_curve, read_runs,
@@ -86,12 +86,24 @@ pub fn fit(
     options: &FitOptions,
     wanted: Wanted<'_>,
 ) -> Result<(FitReport, FitDocument), ResultsError> {
-    let results = read(study)?;
+    fit_results(study, &read(study)?, options, wanted)
+}
+
+/// As [`fit`], of what [`read`] gave.
+///
+/// # Errors
+/// As there.
+pub fn fit_results(
+    study: &Study,
+    results: &Results,
+    options: &FitOptions,
+    wanted: Wanted<'_>,
+) -> Result<(FitReport, FitDocument), ResultsError> {
     let report = fit_runs(&results.runs, &results.curves, options)?;
     let source = of_study(&study.runs_file())?;
     let mut document = FitDocument::of_study(&report, &results.curves, options, source);
     let finished: Vec<RunRecord> =
-        results.runs.into_iter().filter(|run| run.status == RunStatus::Finished).collect();
+        results.runs.iter().filter(|run| run.status == RunStatus::Finished).cloned().collect();
     predicted(&mut document, &finished, &[], &ReadOptions::default(), wanted)?;
     let own = study.dir().join("fit.json");
     write(wanted.out.unwrap_or(&own), &document)?;
@@ -118,6 +130,19 @@ pub fn fit_table(
     wanted: Wanted<'_>,
 ) -> Result<FitDocument, ResultsError> {
     let input = read_file(path, reading)?;
+    let mut document = fit_read(&input, options, chosen)?;
+    predicted(&mut document, &input.runs, &input.groups, reading, wanted)?;
+    if let Some(out) = wanted.out {
+        write(out, &document)?;
+    }
+    Ok(document)
+}
+
+/// As [`fit_table`], of a table that was read; writes nothing.
+///
+/// # Errors
+/// When it cannot be fitted.
+pub fn fit_read(input: &Input, options: &FitOptions, chosen: Chosen) -> Result<FitDocument, FitError> {
     let mut options = options.clone();
     if !chosen.loss && !input.has_validation_loss() {
         options.loss = LossColumn::Train;
@@ -125,12 +150,7 @@ pub fn fit_table(
     if !chosen.params && input.only_non_embedding() {
         options.params = ParamCount::NonEmbedding;
     }
-    let mut document = fit_input(&input, &options)?;
-    predicted(&mut document, &input.runs, &input.groups, reading, wanted)?;
-    if let Some(out) = wanted.out {
-        write(out, &document)?;
-    }
-    Ok(document)
+    fit_input(input, &options)
 }
 
 fn predicted(

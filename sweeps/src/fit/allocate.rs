@@ -2,7 +2,7 @@
 
 use super::document::FitDocument;
 use super::options::ParamCount;
-use super::result::{Estimate, FitStatus};
+use super::result::Estimate;
 use crate::family::{Base, FamilyName};
 use isoflop_compiler::config::ModelConfig;
 use isoflop_compiler::count::parameters;
@@ -54,9 +54,8 @@ pub fn allocate(
     let mut found = Vec::new();
     for (of, inputs) in document.fitted().filter(|(of, _)| group.is_none() || *of == group) {
         let laws = document.fits.iter().filter(|f| f.group.as_deref() == of && f.fit.approach == 3);
-        let sound = |status| matches!(status, FitStatus::Converged | FitStatus::BoundaryStart);
         let k = inputs.flops_per_param_token;
-        for law in laws.map(|f| &f.fit).filter(|f| sound(f.status)) {
+        for law in laws.map(|f| &f.fit).filter(|f| f.status.is_sound()) {
             for &flops in budgets {
                 let Some((n, d)) = law.optimum_at(flops, k) else { continue };
                 let estimate = |value: f64, of: &dyn Fn(f64, f64) -> f64| {

@@ -286,7 +286,7 @@ fn outliers(
     warnings: &mut Vec<Warning>,
 ) -> Option<Fit> {
     let far = checks::outliers(samples, &fit.params);
-    let sound = matches!(fit.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let sound = fit.status.is_sound();
     if far.is_empty() || !sound {
         return None;
     }

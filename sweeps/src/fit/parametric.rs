@@ -4,7 +4,7 @@ use super::intervals::{Resampled, Sandwich, Spread, profiles, resampled, sandwic
 use super::law::{Measure, Points, Solution, Solver};
 use super::options::{FitOptions, LawForm, Starts};
 use super::parabola::budgets;
-use super::result::{Bootstrap, Cloud, Covariance, Estimate, Fit, FitStatus, Optimum, Params, Variant};
+use super::result::{Bootstrap, Cloud, Covariance, Estimate, Fit, Optimum, Params, Variant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run as the fits see it.
@@ -75,7 +75,7 @@ fn estimate(
         let both: Vec<f64> = counts.iter().zip(weights).map(|(c, w)| c * w).collect();
         solver.again(&both, &solution.theta).map(|theta| solver.law(&theta))
     });
-    let sound = matches!(solution.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let sound = solution.status.is_sound();
     let sandwich = sandwich(&solver.problem, weights, &solution.theta).filter(|_| sound);
     let profiles = match &sandwich {
         Some(s) if options.profile => {
@@ -188,7 +188,7 @@ pub(crate) fn fit(
     let spread = Spread::new(&law, &found.resampled, options);
     let k = flops_per_param_token;
     // A law with a parameter on its bound has no optimum worth showing.
-    let sound = matches!(found.solution.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let sound = found.solution.status.is_sound();
     let at = |flops: f64| -> Option<Optimum> {
         let estimate = |value: &dyn Fn(&Params) -> Option<f64>| -> Option<Estimate> {
             let interval = spread.interval(&|law| value(law).unwrap_or(f64::NAN));

@@ -20,6 +20,13 @@ pub enum FitStatus {
     Abnormal,
 }
 
+impl FitStatus {
+    /// Whether the law may be used: no parameter on its bound, and the search came to its end.
+    pub fn is_sound(self) -> bool {
+        matches!(self, FitStatus::Converged | FitStatus::BoundaryStart)
+    }
+}
+
 /// How intervals were made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
@@ -397,7 +404,7 @@ impl FitReport {
 
     /// The result to quote first: approach 3 where it has an optimum, else approach 2, else approach 1.
     pub fn headline(&self) -> Option<&Fit> {
-        let sound = |f: &&Fit| matches!(f.status, FitStatus::Converged | FitStatus::BoundaryStart);
+        let sound = |f: &&Fit| f.status.is_sound();
         [3, 2, 1].iter().filter_map(|&k| self.approach(k)).find(sound).or(self.fits.first())
     }
 }

@@ -1,7 +1,7 @@
 //! The three approaches side by side: exponents, laws, and what they advise, with intervals.
 
 use super::tables::Fact;
-use super::words::{approach_name, growth, html, power, sound};
+use super::words::{approach_name, growth, html, power};
 use crate::fit::{Estimate, Exponents, Fit, FitReport, FitStatus, Params, format_count};
 use serde::Serialize;
 
@@ -159,7 +159,7 @@ pub(crate) fn optima(report: &FitReport) -> Vec<Advice> {
     computes.dedup_by(|a, b| near(*a, *b));
     let estimated = |e: &Estimate, show: &dyn Fn(f64) -> String| ranged(e.value, e.interval.as_ref(), show);
     let at = |c: f64| {
-        let rows = report.fits.iter().filter(|f| sound(f)).filter_map(|f| {
+        let rows = report.fits.iter().filter(|f| f.status.is_sound()).filter_map(|f| {
             let o = f.optimum.iter().find(|o| near(o.flops, c))?;
             Some(AdviceRow {
                 class: format!("a{}", f.approach),

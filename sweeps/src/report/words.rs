@@ -1,7 +1,7 @@
 //! Numbers and sentences of the page, with superscripts marked as `^{...}`.
 
 use super::chart::{escape, pieces};
-use crate::fit::{Fit, FitReport, FitStatus, format_flops};
+use crate::fit::{FitReport, format_flops};
 
 /// HTML with real superscripts from text in the markup of the drawings.
 pub(crate) fn html(text: &str) -> String {
@@ -56,11 +56,6 @@ pub(crate) fn around(interval: Option<&[f64; 2]>, show: &dyn Fn(f64) -> String) 
     interval.map(|[low, high]| format!(" ({} to {})", show(*low), show(*high))).unwrap_or_default()
 }
 
-/// Whether the data determine the fit.
-pub(crate) fn sound(fit: &Fit) -> bool {
-    matches!(fit.status, FitStatus::Converged | FitStatus::BoundaryStart)
-}
-
 pub(crate) fn approach_name(approach: u8) -> &'static str {
     match approach {
         1 => "1 · envelope",
@@ -74,7 +69,7 @@ pub(crate) fn headline(fit: &FitReport) -> (String, String) {
     let Some(best) = fit.headline() else {
         return ("There is no fit yet.".into(), String::new());
     };
-    if !sound(best) {
+    if !best.status.is_sound() {
         return (
             "The data do not determine how compute-optimal size grows with compute.".into(),
             format!(

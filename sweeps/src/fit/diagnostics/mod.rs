@@ -8,7 +8,7 @@ pub use contour::{Contour, LEVELS};
 use super::options::{FitOptions, Starts};
 use super::parametric::{self, Sample};
 use super::records::RunRecord;
-use super::result::{Estimate, Fit, FitStatus};
+use super::result::{Estimate, Fit};
 use super::{checks, noise};
 
 /// Resamples for the intervals of held-out predictions; more would move no end that can be seen.
@@ -67,7 +67,7 @@ pub fn normal_quantile(share: f64) -> f64 {
 
 /// The diagnostics of approach 3's fit to these runs by these options; nothing where the data do not determine it.
 pub fn diagnose(runs: &[RunRecord], fit: &Fit, options: &FitOptions) -> Diagnostics {
-    let sound = matches!(fit.status, FitStatus::Converged | FitStatus::BoundaryStart);
+    let sound = fit.status.is_sound();
     let Ok((mut samples, _)) = super::usable(runs, options) else { return Diagnostics::default() };
     if fit.approach != 3 || !sound {
         return Diagnostics::default();

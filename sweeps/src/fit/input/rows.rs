@@ -129,7 +129,8 @@ impl<'a> Reader<'a> {
         let (tokens, flops) = (has(Role::Tokens), has(Role::Flops));
         let c = if flops { "flops" } else { "budget" };
         let mut found = Vec::new();
-        if !flops && tokens && (total || non_embedding) {
+        let by_shape = !flops && tokens && (total || non_embedding);
+        if by_shape {
             found.push(format!("flops = 6 {n} tokens"));
         } else if !flops {
             found.push("flops = budget".to_string());
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         } else if !(total || non_embedding) {
             found.push(format!("params = {c} / (6 tokens)"));
         }
-        let computed = found.iter().any(|text| text.contains('6'));
+        let computed = by_shape || !tokens || !(total || non_embedding);
         let proportional = matches!(self.convention, Convention::SixNd | Convention::Kaplan);
         if computed && !proportional {
             let path = self.table.path.clone();

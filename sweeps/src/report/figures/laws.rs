@@ -3,14 +3,14 @@
 use super::Figure;
 use crate::fit::{Estimate, Fit, FitReport, MinimumFlag, Optimum, format_count, format_flops};
 use crate::report::chart::{Axis, Colour, EndLabel, Mark, Plot, Shape};
-use crate::report::words::{around, growth, html, power, sound};
+use crate::report::words::{around, growth, html, power};
 use std::fmt::Write;
 
 pub(super) const COMPUTE: &str = "training compute C (FLOPs)";
 
 /// The fits that say what is optimal.
 pub(super) fn fits(report: &FitReport) -> impl Iterator<Item = &Fit> {
-    report.fits.iter().filter(|f| sound(f) && !f.optimum.is_empty())
+    report.fits.iter().filter(|f| f.status.is_sound() && !f.optimum.is_empty())
 }
 
 pub(super) fn beyond(report: &FitReport, top: bool) -> Mark {
