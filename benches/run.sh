@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${ISOFLOP_BENCH_PYTHON:-.venv/bin/python}
+# Whole, because a bench runs in the folder of its package.
+python=${ISOFLOP_BENCH_PYTHON:-$PWD/.venv/bin/python}
 
 # need "modules to import" packages...
 need() {
