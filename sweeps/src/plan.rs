@@ -30,7 +30,7 @@ pub struct PlannedRun {
     pub id: String,
     pub size: String,
     pub seed: u64,
-    /// The isoFLOP budget; none in a grid.
+    /// The isoFLOP budget; none in a grid or list.
     pub budget: Option<f64>,
     pub model: ModelConfig,
     /// Every trained number.
@@ -95,7 +95,7 @@ impl PlannedRun {
     }
 }
 
-/// Plans every run of a sweep, in the order of the file: budgets or token counts, then sizes, then seeds.
+/// Plans every run of a sweep, in the order of the file: budgets, token counts or listed runs, then sizes, then seeds.
 ///
 /// # Errors
 /// When no run is left.
@@ -110,7 +110,7 @@ pub fn plan(sweep: &Sweep) -> Result<Plan, PlanError> {
     };
     let mut short = Vec::new();
     for point in points(sweep, &mut plan.warnings) {
-        for seed in &sweep.seeds {
+        for seed in point.seeds {
             let run = planned(sweep, &point, *seed);
             if run.steps < sweep.plan.min_steps.max(1) {
                 short.push(format!("{} ({} steps)", run.id, run.steps));
@@ -142,17 +142,25 @@ pub enum PlanError {
     Empty { warnings: String },
 }
 
-/// One size with one budget or token count.
-struct Point {
+/// One size with one budget or token count, once for each seed.
+struct Point<'a> {
     size: usize,
     budget: Option<f64>,
     tokens: Option<f64>,
+    seeds: &'a [u64],
 }
 
-fn points(sweep: &Sweep, warnings: &mut Vec<String>) -> Vec<Point> {
+fn points<'a>(sweep: &'a Sweep, warnings: &mut Vec<String>) -> Vec<Point<'a>> {
+    let seeds = &sweep.seeds;
     match &sweep.plan.points {
+        Points::List { runs } => runs
+            .iter()
+            .map(|run| Point { size: run.size, budget: None, tokens: Some(run.tokens), seeds: &run.seeds })
+            .collect(),
         Points::Grid { tokens } => (0..sweep.sizes.len())
-            .flat_map(|size| tokens.iter().map(move |&t| Point { size, budget: None, tokens: Some(t) }))
+            .flat_map(|size| {
+                tokens.iter().map(move |&t| Point { size, budget: None, tokens: Some(t), seeds })
+            })
             .collect(),
         Points::Isoflop { flops, sizes } => {
             let mut points = Vec::new();
@@ -176,6 +184,7 @@ fn points(sweep: &Sweep, warnings: &mut Vec<String>) -> Vec<Point> {
                     size,
                     budget: Some(budget),
                     tokens: None,
+                    seeds,
                 }));
             }
             points
@@ -204,7 +213,7 @@ fn around(sweep: &Sweep, budget: f64, count: usize, spacing: f64, tokens_per_par
     chosen
 }
 
-fn planned(sweep: &Sweep, point: &Point, seed: u64) -> PlannedRun {
+fn planned(sweep: &Sweep, point: &Point<'_>, seed: u64) -> PlannedRun {
     let size = &sweep.sizes[point.size];
     let model = &size.model;
     let convention = sweep.plan.convention;

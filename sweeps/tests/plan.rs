@@ -123,6 +123,27 @@ fn shapes_of_ones_own_may_have_heads_that_do_not_fill_the_width() {
 }
 
 #[test]
+fn a_list_is_planned_run_by_run() {
+    let plan = planned(
+        "seeds = [5]\n[family]\nname = \"nano\"\n\
+         [[family.shape]]\nname = \"mine\"\nn_layers = 3\nn_heads = 2\nd_head = 16\nd_model = 40\n\
+         [plan]\nkind = \"list\"\n\
+         [[plan.run]]\nsize = \"mine\"\ntokens = 3e6\nseeds = [1, 0]\n\
+         [[plan.run]]\nsize = \"21k\"\ntokens = 5e6\n\
+         [[plan.run]]\nsize = \"mine\"\ntokens = 1e6\n\
+         [train]\nbatch_tokens = 1024\n\
+         lr = { rule = \"per-size\", sizes = { mine = 0.002, 21k = 0.001 } }\n",
+    );
+    let runs: Vec<_> = plan.runs.iter().map(|r| (r.id.as_str(), r.steps, r.schedule.lr)).collect();
+    let ids = ["d3e6-nmine-s1", "d3e6-nmine-s0", "d5e6-n21k-s5", "d1e6-nmine-s5"];
+    let steps = [2930, 2930, 4883, 977];
+    let rates = [0.002, 0.002, 0.001, 0.002];
+    assert_eq!(runs, (0..4).map(|i| (ids[i], steps[i], rates[i])).collect::<Vec<_>>());
+    assert!(plan.runs.iter().all(|r| r.tokens == r.steps * 1024 && r.budget.is_none()));
+    assert_eq!(plan.warnings, [] as [&str; 0]);
+}
+
+#[test]
 fn short_runs_are_left_out_and_named() {
     let plan = planned(
         "[family]\nname = \"nano\"\n[plan]\nkind = \"isoflop\"\nflops = [1e11]\n\

@@ -193,13 +193,15 @@ pub fn nearest<'n>(found: &str, allowed: &'n [String]) -> Option<&'n str> {
     {
         return Some(name);
     }
+    if let Some(name) = allowed.iter().find(|a| lower.len() >= 3 && a.starts_with(&lower)) {
+        return Some(name);
+    }
     allowed
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, name)| *distance <= 1 + found.len().max(name.len()) / 4)
         .map(|(_, name)| name.as_str())
-        .or_else(|| allowed.iter().find(|a| lower.len() >= 3 && a.starts_with(&lower)).map(String::as_str))
 }
 
 /// Dotted path of the key or value at `span`.

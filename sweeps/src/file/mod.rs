@@ -2,6 +2,7 @@
 
 pub mod error;
 mod resolve;
+mod resolve_list;
 mod resolve_train;
 pub mod schema;
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct Sweep {
     pub name: String,
     pub seeds: Vec<u64>,
-    /// The sizes that `[plan] sizes` names, in its order; else all of the family.
+    /// The sizes that `[plan] sizes` or the runs of a list name, in their order; else all of the family.
     pub sizes: Vec<Size>,
     pub plan: PlanSpec,
     pub train: TrainSpec,
@@ -48,6 +49,18 @@ pub enum Points {
     Isoflop { flops: Vec<f64>, sizes: SizeChoice },
     /// Each size with each number of tokens.
     Grid { tokens: Vec<f64> },
+    /// Runs one by one.
+    List { runs: Vec<ListedRun> },
+}
+
+/// A run that a sweep file names by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedRun {
+    /// Position among [`Sweep::sizes`].
+    pub size: usize,
+    /// Tokens asked for; a plan rounds them to whole steps.
+    pub tokens: f64,
+    pub seeds: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

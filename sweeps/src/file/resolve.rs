@@ -2,6 +2,7 @@
 //! than one key checked.
 
 use super::error::{FileError, Source};
+use super::resolve_list::{self, listed};
 use super::resolve_train::train;
 use super::schema::{self, NumberOr, PlanKind, SweepFile};
 use super::{DataSpec, PlanSpec, Points, SizeChoice, Sweep};
@@ -17,7 +18,7 @@ pub(super) type Checked<T> = Result<T, Box<FileError>>;
 /// Widths and counts above this are slips of the keyboard, and products of them would not be exact in f64.
 const LARGEST_DIMENSION: usize = 1 << 24;
 /// Above this a count of tokens or FLOPs is not a plan.
-const LARGEST_COUNT: f64 = 1e30;
+pub(super) const LARGEST_COUNT: f64 = 1e30;
 
 pub(super) fn resolve(source: &Source<'_>, file: &SweepFile) -> Checked<Sweep> {
     let name = file.sweep.name.get_ref();
@@ -32,7 +33,7 @@ pub(super) fn resolve(source: &Source<'_>, file: &SweepFile) -> Checked<Sweep> {
     };
     let family = sizes(source, &file.family)?;
     let sizes = chosen(source, &file.plan, family)?;
-    let plan = plan(source, file)?;
+    let plan = plan(source, file, &sizes, &seeds)?;
     let train = train(source, &file.train, &sizes)?;
     let data = file.data.as_ref().map(|d| DataSpec {
         train: d.train.get_ref().into(),
@@ -133,8 +134,11 @@ fn sizes(source: &Source<'_>, table: &Spanned<schema::FamilyTable>) -> Checked<V
     Ok(sizes)
 }
 
-/// The sizes that `[plan] sizes` names, or all.
+/// The sizes that `[plan] sizes` or the runs of a list name, or all.
 fn chosen(source: &Source<'_>, plan: &schema::PlanTable, family: Vec<Size>) -> Checked<Vec<Size>> {
+    if *plan.kind.get_ref() == PlanKind::List {
+        return resolve_list::sizes(source, &plan.run, &family);
+    }
     let Some((names, NumberOr::Other(list))) = plan.sizes.as_ref().map(|s| (s, s.get_ref())) else {
         return Ok(family);
     };
@@ -156,7 +160,7 @@ fn chosen(source: &Source<'_>, plan: &schema::PlanTable, family: Vec<Size>) -> C
     Ok(sizes)
 }
 
-fn plan(source: &Source<'_>, file: &SweepFile) -> Checked<PlanSpec> {
+fn plan(source: &Source<'_>, file: &SweepFile, sizes: &[Size], seeds: &[u64]) -> Checked<PlanSpec> {
     let p = &file.plan;
     let kind = *p.kind.get_ref();
     let missing = |key: &str, why: &str| {
@@ -176,7 +180,27 @@ fn plan(source: &Source<'_>, file: &SweepFile) -> Checked<PlanSpec> {
         no_repeats(source, key, list)?;
         Ok(list.get_ref().clone())
     };
+    if let Some(run) = p.run.first().filter(|_| kind != PlanKind::List) {
+        return unused(run.span(), "run", "only kind = \"list\" has [[plan.run]] tables");
+    }
     let points = match kind {
+        PlanKind::List => {
+            let strangers = [
+                ("flops", p.flops.as_ref().map(Spanned::span)),
+                ("tokens", p.tokens.as_ref().map(Spanned::span)),
+                ("sizes", p.sizes.as_ref().map(Spanned::span)),
+                ("spacing", p.spacing.as_ref().map(Spanned::span)),
+                ("tokens_per_param", p.tokens_per_param.as_ref().map(Spanned::span)),
+            ];
+            if let Some((key, span)) = strangers.into_iter().find_map(|(key, span)| Some((key, span?))) {
+                return unused(span, key, "with kind = \"list\" each [[plan.run]] has its size and tokens");
+            }
+            if p.run.is_empty() {
+                let why = "kind = \"list\" needs [[plan.run]] tables, each with size and tokens";
+                return Err(missing("run", why));
+            }
+            Points::List { runs: listed(source, &p.run, sizes, seeds)? }
+        }
         PlanKind::Isoflop => {
             let flops = p.flops.as_ref().ok_or_else(|| {
                 missing("flops", "kind = \"isoflop\" needs budgets, such as flops = [1e11, 3e11, 1e12]")
@@ -288,14 +312,14 @@ fn check_name(source: &Source<'_>, key: &str, name: &Spanned<String>) -> Checked
     Ok(())
 }
 
-fn not_empty<T>(source: &Source<'_>, key: &str, list: &Spanned<Vec<T>>) -> Checked<()> {
+pub(super) fn not_empty<T>(source: &Source<'_>, key: &str, list: &Spanned<Vec<T>>) -> Checked<()> {
     if list.get_ref().is_empty() {
         return Err(source.bad_value(list.span(), key, "an empty list", "a list of at least one"));
     }
     Ok(())
 }
 
-fn no_repeats<T: Display>(source: &Source<'_>, key: &str, list: &Spanned<Vec<T>>) -> Checked<()> {
+pub(super) fn no_repeats<T: Display>(source: &Source<'_>, key: &str, list: &Spanned<Vec<T>>) -> Checked<()> {
     let mut seen = HashSet::new();
     match list.get_ref().iter().map(T::to_string).find(|v| !seen.insert(v.clone())) {
         Some(again) => Err(source.error(list.span(), key, format!("`{key}` has {again} twice"), None)),

@@ -98,6 +98,8 @@ pub enum PlanKind {
     Isoflop,
     /// Sizes times token counts.
     Grid,
+    /// Runs named one by one.
+    List,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,12 +123,27 @@ pub struct PlanTable {
     /// Token counts of a grid.
     #[serde(default)]
     pub tokens: Option<Spanned<Vec<f64>>>,
+    /// The runs of a list.
+    #[serde(default)]
+    pub run: Vec<Spanned<RunTable>>,
     /// Points with fewer optimiser steps are left out.
     #[serde(default)]
     pub min_steps: Option<u64>,
     /// Device that predicted times are for: a built-in name or a TOML file.
     #[serde(default)]
     pub device: Option<Spanned<String>>,
+}
+
+/// One run of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunTable {
+    /// Name of a size of the family.
+    pub size: Spanned<String>,
+    pub tokens: Spanned<f64>,
+    /// In place of those of `[sweep]`.
+    #[serde(default)]
+    pub seeds: Option<Spanned<Vec<u64>>>,
 }
 
 #[derive(Debug, Deserialize)]
