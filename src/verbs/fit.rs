@@ -1,5 +1,6 @@
 //! `isoflop fit`: scaling laws from the finished runs of a study, or from any table of runs.
 
+use super::fit_accuracy;
 use super::fit_args::FitArgs;
 use crate::cli::Format;
 use crate::output;
@@ -20,9 +21,10 @@ use std::process::ExitCode;
   isoflop fit wandb.csv --map params=config.n_params,tokens=tokens,loss=val/loss --out fit.json
   isoflop fit points.csv --predict larger.csv --predictions predicted.csv
   isoflop fit all.jsonl --map group=dataset
+  isoflop fit ladder.csv --tasks hellaswag=hs_bpb:hs_acc:0.25,arc=arc_bpb:arc_acc:0.25 --predict larger.csv
 
 RUNS is a study, whose fit.json is written, or a CSV, TSV or JSON table with two of parameters, tokens and FLOPs
-and a loss; beside a table nothing is written unless --out says where. Columns are found by their names or by --map.
+and a loss; with accuracies of tasks, a sigmoid of each task's loss. Beside a table nothing is written unless --out says where. Columns are found by their names or by --map.
 Options that are not given come from [fit] of the study's sweep file.")]
 pub struct Args {
     /// A study's directory, or a table of runs
@@ -85,12 +87,12 @@ fn law(params: &Params) -> String {
 }
 
 /// The cells of a row, after the group's name where there are groups.
-fn row<const N: usize>(grouped: bool, group: Option<&str>, cells: [String; N]) -> Vec<String> {
+pub fn row<const N: usize>(grouped: bool, group: Option<&str>, cells: [String; N]) -> Vec<String> {
     let group = grouped.then(|| group.unwrap_or("").to_string());
     group.into_iter().chain(cells).collect()
 }
 
-fn headings<'a>(grouped: bool, names: &[&'a str]) -> Vec<&'a str> {
+pub fn headings<'a>(grouped: bool, names: &[&'a str]) -> Vec<&'a str> {
     grouped.then_some("group").into_iter().chain(names.iter().copied()).collect()
 }
 
@@ -132,8 +134,10 @@ fn tables(document: &FitDocument) -> String {
     if !document.inputs.options.targets.is_empty() {
         text.push_str(&format!("{}\n", optima(document, grouped)));
     }
+    text.push_str(&fit_accuracy::sigmoids(document, grouped));
     if let Some(predictions) = &document.predictions {
         text.push_str(&predicted(predictions, grouped));
+        text.push_str(&fit_accuracy::predicted(predictions, grouped));
     }
     let left_out = document.left_out();
     for run in &left_out.listed {

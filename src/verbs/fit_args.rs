@@ -1,16 +1,17 @@
 //! Options of fits that `isoflop fit`, `isoflop allocate` and `isoflop report` share: how runs are read, and which law is fitted how.
 
 use isoflop_compiler::count::Convention;
-use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions};
+use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions, Task};
 use isoflop_sweeps::fit::{
-    FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount,
-    Starts,
+    DownstreamOptions, FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod,
+    Objective, ParamCount, Starts,
 };
 use isoflop_sweeps::report::ReportInput;
 use isoflop_sweeps::reports;
 use isoflop_sweeps::results::{self, Chosen, ResultsError, Wanted};
 use isoflop_sweeps::study::Study;
 use miette::miette;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 #[derive(clap::Args)]
@@ -18,7 +19,7 @@ pub struct FitArgs {
     /// Approaches of Hoffmann et al. 2022: 1, 2, 3 or all
     #[arg(long, value_delimiter = ',')]
     approach: Option<Vec<String>>,
-    /// Columns of the table: params=COL,tokens=COL,flops=COL,loss=COL,group=COL; `none` for no column
+    /// Columns of the table: params=COL,tokens=COL,flops=COL,loss=COL,accuracy=COL,group=COL; `none` for no column
     #[arg(long)]
     map: Vec<String>,
     /// How the table's FLOPs were counted, or are counted where it has none: 6nd, kaplan, ...
@@ -66,6 +67,21 @@ pub struct FitArgs {
     /// Weigh runs by the noise that repeats show
     #[arg(long)]
     seed_weights: bool,
+    /// Tasks whose losses and accuracies stand side by side: NAME=LOSSCOL:ACCURACYCOL or with :CHANCE
+    #[arg(long, value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// Accuracy of a guess, which is the sigmoid's floor: 0.25, or by group as easy=0.25,hard=0.2
+    #[arg(long, value_delimiter = ',')]
+    chance: Vec<String>,
+    /// The sigmoid's ceiling
+    #[arg(long, value_name = "ACCURACY")]
+    ceiling: Option<f64>,
+    /// Width of the quadratic part of the Huber terms of accuracies
+    #[arg(long, value_name = "ACCURACY")]
+    accuracy_delta: Option<f64>,
+    /// Accuracies are in percent
+    #[arg(long)]
+    percent: bool,
     /// Resamples for intervals; 0 for none
     #[arg(long)]
     bootstrap: Option<usize>,
@@ -167,9 +183,17 @@ impl FitArgs {
             map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
             convention: self.flops_convention,
             vocab_size: self.vocab_size,
+            tasks: self.tasks.iter().map(|t| Task::parse(t)).collect::<Result<_, _>>()?,
+            percent: self.percent,
         };
         let chosen = Chosen { loss: self.loss.is_some(), params: self.params.is_some() };
-        Ok((reading, self.options(FitOptions::default(), targets)?, chosen))
+        let mut options = self.options(FitOptions::default(), targets)?;
+        options.downstream = self.downstream(&reading.tasks)?;
+        if !reading.tasks.is_empty() && self.approach.is_none() {
+            // Accuracy rests on approach 3; tables of tasks are seldom made of budgets.
+            options.approaches = vec![3];
+        }
+        Ok((reading, options, chosen))
     }
 
     /// How a study is fitted.
@@ -179,6 +203,11 @@ impl FitArgs {
             ("--map", !self.map.is_empty()),
             ("--vocab-size", self.vocab_size.is_some()),
             ("--flops-convention", self.flops_convention.is_some()),
+            ("--tasks", !self.tasks.is_empty()),
+            ("--chance", !self.chance.is_empty()),
+            ("--ceiling", self.ceiling.is_some()),
+            ("--accuracy-delta", self.accuracy_delta.is_some()),
+            ("--percent", self.percent),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => {
@@ -186,6 +215,22 @@ impl FitArgs {
             }
             None => Ok(options),
         }
+    }
+
+    /// How accuracies are fitted.
+    fn downstream(&self, tasks: &[Task]) -> miette::Result<DownstreamOptions> {
+        let mut chance: BTreeMap<String, f64> =
+            tasks.iter().filter_map(|t| Some((t.name.clone(), t.chance?))).collect();
+        for word in &self.chance {
+            let (name, value) = word.rsplit_once('=').unwrap_or(("", word));
+            let expected = "an accuracy such as 0.25, or NAME=0.25 for one group, each once";
+            let value = value.trim().parse::<f64>().ok();
+            match value.filter(|_| !chance.contains_key(name.trim())) {
+                Some(value) => chance.insert(name.trim().to_string(), value),
+                None => return Err(miette!("--chance: found `{word}`, expected {expected}")),
+            };
+        }
+        Ok(DownstreamOptions { chance, ceiling: self.ceiling, delta: self.accuracy_delta })
     }
 
     fn options(&self, usual: FitOptions, targets: Option<&[f64]>) -> miette::Result<FitOptions> {

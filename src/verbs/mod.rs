@@ -13,6 +13,8 @@ mod filetest;
 #[cfg(feature = "study")]
 pub mod fit;
 #[cfg(feature = "study")]
+mod fit_accuracy;
+#[cfg(feature = "study")]
 mod fit_args;
 #[cfg(feature = "study")]
 pub mod kernels;

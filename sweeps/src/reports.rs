@@ -3,7 +3,7 @@
 use crate::file;
 use crate::fit::diagnostics::diagnose;
 use crate::fit::input::{ReadOptions, read_file};
-use crate::fit::{FitDocument, FitOptions, FitReport, RunRecord, Warning, WarningCode};
+use crate::fit::{Downstream, FitDocument, FitOptions, FitReport, RunRecord, Warning, WarningCode};
 use crate::report::{FigureFormat, ReportInput, ReportSource, figures, render};
 use crate::results::{self, Chosen, Results, ResultsError, Wanted};
 use crate::step_times::step_times;
@@ -38,6 +38,7 @@ pub fn of_study(study: &Study, options: &FitOptions) -> Result<ReportInput, Resu
         curves,
         fit,
         fit_error,
+        downstream: None,
         step_times: step_times(study, &plan)?,
         step_device: plan.device.unwrap_or_default(),
         sweep_file,
@@ -91,6 +92,7 @@ pub fn of_table(
             (None, Err(error)) => error.clone(),
             (None, Ok(_)) => "this group cannot be fitted".into(),
         },
+        downstream: document.as_ref().ok().and_then(|d| task_of(d, group.as_deref())),
         runs,
         fit,
         ..ReportInput::default()
@@ -119,6 +121,7 @@ pub fn of_fit(path: &Path, group: Option<&str>) -> Result<ReportInput, ResultsEr
         title: title(path, group),
         subtitle: format!("of {}, by version {}", source.file, document.inputs.version),
         fit: of_group(&document, group),
+        downstream: task_of(&document, group),
         fit_error: "this group cannot be fitted".into(),
         ..ReportInput::default()
     })
@@ -170,6 +173,11 @@ fn one_of<'a>(path: &Path, groups: &[&'a str], asked: Option<&str>) -> Result<Op
             })
         }
     }
+}
+
+/// The accuracies of one group, or of all runs.
+fn task_of(document: &FitDocument, group: Option<&str>) -> Option<Downstream> {
+    document.downstream.iter().find(|d| d.group.as_deref() == group).cloned()
 }
 
 /// The fits of one group, or of all runs, as [`crate::fit::fit_runs`] gave them.

@@ -17,16 +17,20 @@ pub(crate) const NEIGHBOURS: usize = 20_000;
 
 /// The samples of the largest budget, or without budgets those with more than half the largest compute, and the others.
 pub(crate) fn top(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
+    let (held, kept) = top_places(samples);
+    let pick = |places: Vec<usize>| places.into_iter().map(|i| samples[i].clone()).collect();
+    (pick(held), pick(kept))
+}
+
+/// As [`top`], the places of both.
+pub(crate) fn top_places(samples: &[Sample]) -> (Vec<usize>, Vec<usize>) {
     let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
     let mut is_held: Vec<bool> = samples.iter().map(|s| s.flops > 0.5 * top).collect();
     if let Some(budget) = budgets(samples).pop().filter(|b| b.flops > 0.5 * top) {
         is_held.fill(false);
         budget.members.iter().for_each(|&i| is_held[i] = true);
     }
-    let pick = |wanted: bool| -> Vec<Sample> {
-        samples.iter().zip(&is_held).filter(|(_, held)| **held == wanted).map(|(s, _)| s.clone()).collect()
-    };
-    (pick(true), pick(false))
+    (0..samples.len()).partition(|&i| is_held[i])
 }
 
 /// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)

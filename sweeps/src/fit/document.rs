@@ -1,5 +1,6 @@
 //! fit.json: the fits of all groups, their warnings, and what they rest on, down to the hash of every row.
 
+use super::downstream::{self, Downstream};
 use super::error::FitError;
 use super::fit_runs;
 use super::input::{Input, RowsLeftOut, Source};
@@ -16,6 +17,9 @@ pub struct FitDocument {
     pub fits: Vec<DocumentFit>,
     pub warnings: Vec<DocumentWarning>,
     pub inputs: DocumentInputs,
+    /// Accuracies of tasks, where the table has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downstream: Vec<Downstream>,
     /// Where targets were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Predictions>,
@@ -81,9 +85,11 @@ pub struct GroupInputs {
 }
 
 /// The runs and curves of one group.
+#[derive(Default)]
 struct Group {
     name: Option<String>,
     runs: Vec<RunRecord>,
+    accuracies: Vec<Option<f64>>,
     curves: Vec<Curve>,
 }
 
@@ -112,6 +118,7 @@ impl FitDocument {
                 fitted: None,
                 groups: Vec::new(),
             },
+            downstream: Vec::new(),
             predictions: None,
         }
     }
@@ -155,6 +162,22 @@ impl FitDocument {
         }
     }
 
+    /// Adds the accuracies of one group, where it has some.
+    fn add_accuracies(&mut self, group: Option<&str>, runs: &[RunRecord], accuracies: &[Option<f64>]) {
+        if accuracies.iter().all(Option::is_none) {
+            return;
+        }
+        let warnings = match downstream::fit(runs, accuracies, &self.inputs.options, group) {
+            Ok((found, warnings)) => {
+                self.downstream.push(found);
+                warnings
+            }
+            Err(warning) => vec![warning],
+        };
+        let named = |warning| DocumentWarning { warning, group: group.map(str::to_string) };
+        self.warnings.extend(warnings.into_iter().map(named));
+    }
+
     /// Gives fits that were read from fit.json their resamples back, on which intervals rest.
     pub(crate) fn restored(mut self) -> FitDocument {
         for fit in &mut self.fits {
@@ -192,12 +215,16 @@ pub fn fit_input(input: &Input, options: &FitOptions) -> Result<FitDocument, Fit
         .extend(input.warnings.iter().map(|w| DocumentWarning { warning: w.clone(), group: None }));
     if input.groups.is_empty() {
         document.add(None, fit_runs(&input.runs, &input.curves, options)?);
+        document.add_accuracies(None, &input.runs, &input.accuracies);
         return Ok(document);
     }
     let mut failed = None;
     for group in groups(input) {
         match fit_runs(&group.runs, &group.curves, options) {
-            Ok(report) => document.add(group.name.as_deref(), report),
+            Ok(report) => {
+                document.add(group.name.as_deref(), report);
+                document.add_accuracies(group.name.as_deref(), &group.runs, &group.accuracies);
+            }
             Err(error) => {
                 let message = format!("Nothing was fitted: {error}.");
                 let (code, value) = (WarningCode::ApproachUnavailable, group.runs.len() as f64);
@@ -218,12 +245,13 @@ pub fn fit_input(input: &Input, options: &FitOptions) -> Result<FitDocument, Fit
 fn groups(input: &Input) -> Vec<Group> {
     let mut order = std::collections::HashMap::new();
     let mut found: Vec<Group> = Vec::new();
-    for (run, name) in input.runs.iter().zip(&input.groups) {
+    for (i, (run, name)) in input.runs.iter().zip(&input.groups).enumerate() {
         let place = *order.entry(name.as_str()).or_insert_with(|| {
-            found.push(Group { name: Some(name.clone()), runs: Vec::new(), curves: Vec::new() });
+            found.push(Group { name: Some(name.clone()), ..Group::default() });
             found.len() - 1
         });
         found[place].runs.push(run.clone());
+        found[place].accuracies.push(input.accuracies.get(i).copied().flatten());
     }
     for group in &mut found {
         let names: std::collections::HashSet<&str> = group.runs.iter().map(|r| r.id.as_str()).collect();

@@ -50,6 +50,7 @@ pub mod allocate;
 mod checks;
 pub mod diagnostics;
 mod document;
+mod downstream;
 mod envelope;
 mod error;
 pub mod input;
@@ -70,12 +71,15 @@ pub mod simulate;
 mod warnings;
 
 pub use document::{DocumentFit, DocumentInputs, DocumentWarning, FitDocument, GroupInputs, fit_input};
+pub use downstream::{
+    CurvePointAt, Downstream, DownstreamOptimum, DownstreamOptions, DownstreamPoint, HeldOutAccuracy, Sigmoid,
+};
 pub use error::FitError;
 pub use input::study::{read_curve, read_runs, write_runs};
 pub use options::{
     DELTA, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod, Objective, ParamCount, Starts,
 };
-pub use predict::{Prediction, Predictions, predict};
+pub use predict::{AccuracyErrors, PredictedAccuracy, Prediction, Predictions, predict};
 pub use records::{Curve, CurvePoint, RunRecord, RunStatus};
 pub use resamples::Resamples;
 pub use result::*;

@@ -1,5 +1,6 @@
 //! What a fit may be asked to do differently.
 
+use super::downstream::DownstreamOptions;
 use super::error::FitError;
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +148,9 @@ pub struct FitOptions {
     pub minimum: MinimumMethod,
     /// Whether runs count by the noise that repeats (equal N and D) show at their compute.
     pub seed_weights: bool,
+    /// How accuracies are fitted, where a table has them.
+    #[serde(default, skip_serializing_if = "DownstreamOptions::is_default")]
+    pub downstream: DownstreamOptions,
 }
 
 /// Width of the quadratic part of the Huber loss, in log loss. Hoffmann et al. 2022.
@@ -175,6 +179,7 @@ impl Default for FitOptions {
             profile: false,
             minimum: MinimumMethod::Parabola,
             seed_weights: false,
+            downstream: DownstreamOptions::default(),
         }
     }
 }
@@ -197,6 +202,7 @@ impl FitOptions {
         if !(self.delta.is_finite() && self.delta > 0.0) {
             return bad("delta", self.delta.to_string(), "a width above 0, such as 0.001");
         }
+        self.downstream.check()?;
         for form in self.variants.iter().chain([&self.form]) {
             match form {
                 LawForm::FixedE(e) if !(e.is_finite() && *e >= 0.0) => {

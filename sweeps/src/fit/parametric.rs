@@ -131,7 +131,7 @@ fn covariance(points: &Points, form: LawForm, sandwich: &Sandwich) -> Covariance
     }
 }
 
-fn strata(samples: &[Sample], stratified: bool) -> Vec<Vec<usize>> {
+pub(crate) fn strata(samples: &[Sample], stratified: bool) -> Vec<Vec<usize>> {
     if !stratified {
         return vec![(0..samples.len()).collect()];
     }

@@ -1,6 +1,7 @@
 //! Losses that fitted laws predict for targets, beside measured losses and beside the guess of no law at all.
 
 use super::document::{DocumentFit, DocumentWarning, FitDocument};
+use super::downstream::{Downstream, beyond_data};
 use super::input::{Target, Targets};
 use super::nearest::Nearest;
 use super::options::{LossColumn, ParamCount};
@@ -25,6 +26,21 @@ pub struct Predictions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
     /// The same when each is predicted by the loss of the nearest fitted run in (ln N, ln D).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_error: Option<f64>,
+    /// Rows with a measured accuracy, the mean of |predicted - measured|, and the same of the nearest fitted runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracies: Option<AccuracyErrors>,
+}
+
+/// How far predicted accuracies are from measured ones, as shares from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyErrors {
+    /// Rows with a measured accuracy.
+    pub measured: usize,
+    /// Mean of |predicted - measured|.
+    pub error: f64,
+    /// The same when each is predicted by the accuracy of the nearest fitted run in (ln N, ln D).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_error: Option<f64>,
 }
@@ -53,12 +69,31 @@ pub struct Prediction {
     /// The loss of the nearest fitted run; none where compute alone was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<f64>,
+    /// Of a task whose accuracies were fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<PredictedAccuracy>,
+}
+
+/// The accuracy of one target through both steps, as shares from 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PredictedAccuracy {
+    /// With the interval of both steps; one evaluation scatters about it.
+    #[serde(flatten)]
+    pub predicted: Estimate,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<f64>,
+    /// predicted - measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    /// The accuracy of the nearest fitted run; none where compute alone was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
 }
 
 /// Predicts every target by every law of the loss in N and D that may speak of it, and warns of what is far away.
 /// `runs` are those fitted, with their groups; groups are empty without groups.
 pub fn predict(document: &mut FitDocument, runs: &[RunRecord], groups: &[String], targets: &Targets) {
-    let mut rows = Vec::new();
+    let (mut rows, mut found) = (Vec::new(), Vec::new());
     let laws = document.fits.iter().filter(|f| f.fit.params.loss(1e9, 1e9).is_some());
     for law in laws {
         let inputs = document.fitted().find(|(group, _)| *group == law.group.as_deref()).map(|(_, i)| i);
@@ -68,9 +103,23 @@ pub fn predict(document: &mut FitDocument, runs: &[RunRecord], groups: &[String]
             .map(|i| &runs[i])
             .collect();
         let known = known(&own, document.inputs.options.loss, document.inputs.options.params);
+        let task = document.downstream.iter().find(|d| d.group == law.group);
+        let accuracies =
+            task.map(|t| Nearest::new(t.points.iter().map(|p| (p.params, p.tokens, p.accuracy))));
+        let task = task.zip(accuracies);
+        let from = rows.len();
         let meant = |t: &&Target| t.group.is_none() || law.group.is_none() || t.group == law.group;
         for target in targets.targets.iter().filter(meant) {
-            rows.extend(one(law, target, &known, inputs.flops_per_param_token, inputs.flops[1]));
+            let k = inputs.flops_per_param_token;
+            let row = one(law, target, &known, k, inputs.flops[1]);
+            let accuracy = task.as_ref().and_then(|(task, known)| accuracy(task, target, known, k));
+            rows.extend(row.map(|row| Prediction { accuracy, ..row }));
+        }
+        if let Some((task, _)) = &task {
+            let losses: Vec<(String, f64)> =
+                rows[from..].iter().map(|r: &Prediction| (r.id.clone(), r.loss.value)).collect();
+            let group = law.group.clone();
+            found.extend(beyond_data(task, &losses).map(|warning| DocumentWarning { warning, group }));
         }
     }
     let pairs: Vec<(f64, Option<f64>)> = rows
@@ -90,10 +139,12 @@ pub fn predict(document: &mut FitDocument, runs: &[RunRecord], groups: &[String]
         measured: pairs.len(),
         error: mean(pairs.iter().map(|p| p.0).collect()),
         baseline_error: mean(pairs.iter().filter_map(|p| p.1).collect()),
+        accuracies: accuracy_errors(&rows),
         rows,
     };
-    let found = warnings(&predictions, targets);
-    document.warnings.extend(found.into_iter().map(|warning| DocumentWarning { warning, group: None }));
+    let general = warnings(&predictions, targets);
+    document.warnings.extend(general.into_iter().map(|warning| DocumentWarning { warning, group: None }));
+    document.warnings.extend(found);
     document.predictions = Some(predictions);
 }
 
@@ -132,6 +183,36 @@ fn one(law: &DocumentFit, target: &Target, known: &Nearest, k: f64, most: f64) -
         error: target.loss.map(|measured| loss.value / measured - 1.0),
         baseline: target.size.and_then(|(n, d)| known.loss(n, d)),
         loss,
+        accuracy: None,
+    })
+}
+
+/// The accuracy of a target of a task; `known` are the accuracies of its runs.
+fn accuracy(task: &Downstream, target: &Target, known: &Nearest, k: f64) -> Option<PredictedAccuracy> {
+    let predicted = match target.size {
+        Some((n, d)) => task.accuracy_at(n, d)?,
+        None => task.accuracy_at_optimum(target.flops, k)?,
+    };
+    Some(PredictedAccuracy {
+        predicted,
+        measured: target.accuracy,
+        error: target.accuracy.map(|measured| predicted.value - measured),
+        baseline: target.size.and_then(|(n, d)| known.loss(n, d)),
+    })
+}
+
+fn accuracy_errors(rows: &[Prediction]) -> Option<AccuracyErrors> {
+    let measured: Vec<&PredictedAccuracy> =
+        rows.iter().filter_map(|r| r.accuracy.as_ref()).filter(|a| a.measured.is_some()).collect();
+    let mean = |values: Vec<f64>| {
+        let n = values.len() as f64;
+        (n > 0.0).then(|| values.iter().sum::<f64>() / n)
+    };
+    let baseline = |a: &&PredictedAccuracy| Some((a.baseline? - a.measured?).abs());
+    Some(AccuracyErrors {
+        measured: measured.len(),
+        error: mean(measured.iter().filter_map(|a| Some(a.error?.abs())).collect())?,
+        baseline_error: mean(measured.iter().filter_map(baseline).collect()),
     })
 }
 
@@ -184,11 +265,17 @@ impl Predictions {
     /// A CSV with a row for each prediction.
     pub fn csv(&self) -> String {
         let mut text = String::from(
-            "id,group,params,tokens,flops,at_optimum,loss,low,high,extrapolation,measured,error,baseline\n",
+            "id,group,params,tokens,flops,at_optimum,loss,low,high,extrapolation,measured,error,baseline",
         );
+        let tasks = self.rows.iter().any(|r| r.accuracy.is_some());
+        text.push_str(if tasks {
+            ",accuracy,accuracy_low,accuracy_high,measured_accuracy,accuracy_error,accuracy_baseline\n"
+        } else {
+            "\n"
+        });
         let optional = |v: Option<f64>| v.map(|v| format!("{v:?}")).unwrap_or_default();
         for r in &self.rows {
-            let cells = [
+            let mut cells = vec![
                 quoted(&r.id),
                 quoted(r.group.as_deref().unwrap_or("")),
                 format!("{:?}", r.params),
@@ -203,6 +290,18 @@ impl Predictions {
                 optional(r.error),
                 optional(r.baseline),
             ];
+            if tasks {
+                let a = r.accuracy.as_ref();
+                let end = |i: usize| a.and_then(|a| a.predicted.interval).map(|ends| ends[i]);
+                cells.extend([
+                    optional(a.map(|a| a.predicted.value)),
+                    optional(end(0)),
+                    optional(end(1)),
+                    optional(a.and_then(|a| a.measured)),
+                    optional(a.and_then(|a| a.error)),
+                    optional(a.and_then(|a| a.baseline)),
+                ]);
+            }
             text.push_str(&cells.join(","));
             text.push('\n');
         }

@@ -309,6 +309,20 @@ pub enum WarningCode {
     ApproachBias,
     /// Small models are embeddings to a large part, which bends the law of all parameters.
     EmbeddingShare,
+    /// Accuracies of a task cannot be fitted.
+    DownstreamUnavailable,
+    /// No run of a task is above chance by more than noise.
+    AccuracyAtChance,
+    /// Accuracies below the chance that was given.
+    BelowChance,
+    /// The steepness or the midpoint of a task's sigmoid is on its bound.
+    UnidentifiedSigmoid,
+    /// The ceiling or the floor of a task's sigmoid rests on no run.
+    AsymptoteUnidentified,
+    /// Accuracy of a task does not rise as its loss falls.
+    NotMonotone,
+    /// Accuracies are asked for at losses that no run reaches.
+    LossBeyondData,
 }
 
 /// One thing a careful reviewer would point out.

@@ -1,7 +1,7 @@
 //! What a report is made from.
 
 use crate::fit::diagnostics::Diagnostics;
-use crate::fit::{Curve, FitReport, RunRecord};
+use crate::fit::{Curve, Downstream, FitReport, RunRecord};
 use thiserror::Error;
 
 /// What a launch is, for the colours of the step's figure.
@@ -64,6 +64,8 @@ pub struct ReportInput {
     pub fit: Option<FitReport>,
     /// What approach 3's fit says about itself and about these runs.
     pub diagnostics: Option<Diagnostics>,
+    /// The law of a task's accuracy, where it was fitted.
+    pub downstream: Option<Downstream>,
     /// Why there is no fit; empty when there is one.
     pub fit_error: String,
     /// Where a step's time goes; without entries the section is left out.

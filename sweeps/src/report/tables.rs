@@ -95,6 +95,13 @@ pub(crate) fn warnings(study: &ReportInput) -> Vec<Notice> {
         WarningCode::HeldOutError => "Largest runs not predicted",
         WarningCode::ApproachBias => "Biased approach",
         WarningCode::EmbeddingShare => "Embeddings in small models",
+        WarningCode::DownstreamUnavailable => "Accuracy not fitted",
+        WarningCode::AccuracyAtChance => "Accuracy at chance",
+        WarningCode::BelowChance => "Accuracy below chance",
+        WarningCode::UnidentifiedSigmoid => "Sigmoid not determined",
+        WarningCode::AsymptoteUnidentified => "End of the sigmoid not determined",
+        WarningCode::NotMonotone => "Accuracy against its loss",
+        WarningCode::LossBeyondData => "Losses beyond the data",
     };
     let mut notices: Vec<Notice> = Vec::new();
     for warning in study.fit.iter().flat_map(|f| &f.warnings) {

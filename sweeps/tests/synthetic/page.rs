@@ -24,6 +24,7 @@ pub fn study() -> ReportInput {
         curves,
         fit: Some(fit),
         fit_error: String::new(),
+        downstream: None,
         step_times: vec![step_time("small", 1.0), step_time("<large>", 4.0)],
         step_device: "cpu".into(),
         sweep_file: "[sweep]\nname = \"<b>nano</b>\" # </pre><script>alert(2)</script>\n".into(),

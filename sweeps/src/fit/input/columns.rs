@@ -1,5 +1,6 @@
 //! Which column holds what: by `--map`, or by the names that published tables and loggers give their columns.
 
+use super::accuracy;
 use super::error::InputError;
 use super::numbers::heading_scale;
 use super::table::{Table, listed};
@@ -20,6 +21,8 @@ pub(crate) enum Role {
     /// Final loss, validation where the table tells the two apart.
     Loss,
     TrainLoss,
+    /// Accuracy of a task whose loss is the loss.
+    Accuracy,
     /// Rows with different values are fitted apart.
     Group,
     /// The run's name.
@@ -31,7 +34,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub const ALL: [Role; 13] = [
+    pub const ALL: [Role; 14] = [
         Role::Params,
         Role::ParamsNonEmbedding,
         Role::Tokens,
@@ -39,6 +42,7 @@ impl Role {
         Role::Budget,
         Role::Loss,
         Role::TrainLoss,
+        Role::Accuracy,
         Role::Group,
         Role::Run,
         Role::Step,
@@ -57,6 +61,7 @@ impl Role {
             Role::Budget => "budget",
             Role::Loss => "loss",
             Role::TrainLoss => "train_loss",
+            Role::Accuracy => "accuracy",
             Role::Group => "group",
             Role::Run => "run",
             Role::Step => "step",
@@ -132,6 +137,7 @@ impl Role {
                 "celoss",
             ],
             Role::TrainLoss => &["trainloss", "trainingloss"],
+            Role::Accuracy => &["accuracy", "taskaccuracy"],
             Role::Group => &[],
             Role::Run => &["run", "runname", "name", "id", "runid", "experiment"],
             Role::Step => &["step", "globalstep", "trainerglobalstep", "steps", "iteration", "iter"],
@@ -152,6 +158,20 @@ impl Role {
 pub struct ColumnMap(BTreeMap<Role, String>);
 
 impl ColumnMap {
+    /// Adds a role's column; false where the role has another.
+    pub(crate) fn name(&mut self, role: Role, column: &str) -> bool {
+        self.0.entry(role).or_insert_with(|| column.to_string()) == column
+    }
+
+    /// The same in which a task has no loss or accuracy that this table lacks.
+    pub(crate) fn of_task_in(&self, table: &Table) -> ColumnMap {
+        let mut map = self.known_to(table);
+        for role in [Role::Loss, Role::Accuracy] {
+            map.name(role, "none");
+        }
+        map
+    }
+
     /// The part whose columns this table has.
     pub(crate) fn known_to(&self, table: &Table) -> ColumnMap {
         let known = |name: &str| name == "none" || table.columns.iter().any(|c| plain(c) == plain(name));
@@ -274,7 +294,11 @@ pub(crate) fn resolve(table: &Table, map: &ColumnMap, with_loss: bool) -> Result
         of.extend(found.first().map(|(_, i)| (role, *i)));
     }
     check(table, &of, with_loss)?;
-    let scale = of.iter().filter_map(|(r, i)| Some((*r, heading_scale(&table.columns[*i])?))).collect();
+    let scale_of = |role: Role, heading: &str| match role {
+        Role::Accuracy => accuracy::heading_scale(heading),
+        _ => heading_scale(heading),
+    };
+    let scale = of.iter().filter_map(|(r, i)| Some((*r, scale_of(*r, &table.columns[*i])?))).collect();
     let finals = has("finalloss") && of.get(&Role::Loss).is_some_and(|i| plain_names[*i][0] == "finalloss");
     let layout = layout(&has, !map.0.is_empty());
     Ok(Columns { of, scale, layout, finals, passed_over })

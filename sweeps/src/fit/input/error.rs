@@ -63,6 +63,20 @@ pub enum InputError {
     )]
     #[diagnostic(help("name the column of FLOPs: --map budget=COLUMN, or --map budget=none"))]
     NotABudget { path: String, column: String, ratio: f64 },
+    #[error("{path}: line {line}, column `{column}`: found `{found}`, expected an accuracy from 0 to 1")]
+    #[diagnostic(help("{help}"))]
+    BadAccuracy { path: String, line: u64, column: String, found: String, help: &'static str },
+    #[error("{path}: column `{column}` was read as percent, but its largest value is {most}")]
+    #[diagnostic(help("these are shares from 0 to 1: leave out --percent"))]
+    NotPercent { path: String, column: String, most: f64 },
+    #[error(
+        "--tasks: found `{found}`, expected NAME=LOSS:ACCURACY or NAME=LOSS:ACCURACY:CHANCE, each name once"
+    )]
+    #[diagnostic(help("LOSS and ACCURACY are columns, CHANCE is the accuracy of a guess such as 0.25"))]
+    BadTask { found: String },
+    #[error("--tasks names the columns of every task's loss and accuracy, and --map {role}=.. another")]
+    #[diagnostic(help("leave out --map {role}=.., or name one task's columns by --map alone"))]
+    TaskAndMap { role: &'static str },
     #[error("{path}: none of its {rows} rows can be fitted: {reasons}")]
     NothingLeft { path: String, rows: usize, reasons: String },
 }

@@ -3,6 +3,7 @@
 //! [`read_file`] finds the columns, reads the numbers, derives what is missing by a named convention, and says what it left
 //! out. Nothing is dropped without a word: every row is fitted, counted in [`Source::left_out`], or the reason of an error.
 
+mod accuracy;
 mod budgets;
 mod columns;
 mod error;
@@ -17,6 +18,7 @@ pub(crate) mod study;
 mod table;
 mod targets;
 
+pub use accuracy::Task;
 pub use columns::ColumnMap;
 pub use error::InputError;
 pub use numbers::above_zero as count;
@@ -37,6 +39,10 @@ pub struct ReadOptions {
     pub convention: Option<Convention>,
     /// Tokens in the vocabulary: a loss above its logarithm is worse than a uniform guess.
     pub vocab_size: Option<f64>,
+    /// Tasks side by side in a table with a row for each run, each read as a group.
+    pub tasks: Vec<Task>,
+    /// Whether accuracies are in percent.
+    pub percent: bool,
 }
 
 /// What a table holds.
@@ -46,6 +52,8 @@ pub struct Input {
     pub runs: Vec<RunRecord>,
     /// The group of each run; empty without a column of groups.
     pub groups: Vec<String>,
+    /// The accuracy of each run, a share from 0 to 1; empty where no run has one.
+    pub accuracies: Vec<Option<f64>>,
     /// Where a table has several steps of a run.
     pub curves: Vec<Curve>,
     pub source: Source,
@@ -82,6 +90,9 @@ pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Input, InputError
 /// As [`read_file`].
 pub fn read_bytes(path: &str, bytes: &[u8], options: &ReadOptions) -> Result<Input, InputError> {
     let table = parse::table(path, bytes)?;
+    if !options.tasks.is_empty() {
+        return accuracy::read_tasks(&table, bytes, options);
+    }
     let columns = columns::resolve(&table, &options.map, true)?;
     rows::read(&table, &columns, bytes, options)
 }

@@ -1,5 +1,6 @@
 //! From cells to runs: each row is a run, the reason of an error, or left out with a reason.
 
+use super::accuracy;
 use super::columns::{Columns, Role};
 use super::error::InputError;
 use super::logs::{Log, logs};
@@ -16,9 +17,9 @@ const SIX: f64 = 6.0;
 const POSITIVE: &str = "a number above 0, such as 1500000000, 1.5e9 or 1.5B";
 const POSITIVE_LOSS: &str = "a loss above 0, such as 2.745";
 
-/// A run, or why its row is left out: the reason that is counted, and the words.
+/// A run with its accuracy, or why its row is left out: the reason that is counted, and the words.
 pub(crate) enum Outcome {
-    Run(Box<RunRecord>),
+    Run(Box<RunRecord>, Option<f64>),
     LeftOut(&'static str, String),
 }
 
@@ -39,6 +40,7 @@ pub(super) struct Reader<'a> {
     convention_column: Option<usize>,
     convention: Convention,
     vocab_size: Option<f64>,
+    percent: bool,
 }
 
 pub(crate) fn read(
@@ -53,11 +55,13 @@ pub(crate) fn read(
     let most = logs.as_ref().map_or(table.len(), Vec::len);
     let mut runs: Vec<RunRecord> = Vec::with_capacity(most);
     let mut rows: Vec<usize> = Vec::with_capacity(most);
+    let mut accuracies: Vec<Option<f64>> = Vec::new();
     let mut curves: Vec<Curve> = Vec::new();
     let mut left_out = RowsLeftOut::default();
     let mut keep = |row: usize, outcome: Outcome| match outcome {
-        Outcome::Run(run) => {
+        Outcome::Run(run, accuracy) => {
             runs.push(*run);
+            accuracies.push(accuracy);
             rows.push(row);
         }
         Outcome::LeftOut(reason, why) => left_out.add(reader.id(row), reason, why),
@@ -77,6 +81,12 @@ pub(crate) fn read(
     if runs.is_empty() {
         let (path, reasons) = (table.path.clone(), left_out.summary());
         return Err(InputError::NothingLeft { path, rows: table.len(), reasons });
+    }
+    match columns.get(Role::Accuracy) {
+        Some(column) if accuracies.iter().any(Option::is_some) => {
+            accuracy::check(&accuracies, table, column, accuracy::scale(columns, options.percent) != 1.0)?;
+        }
+        _ => accuracies.clear(),
     }
     let groups = reader.groups(&rows);
     let named = logs.is_none() && columns.get(Role::Run).is_some();
@@ -107,7 +117,7 @@ pub(crate) fn read(
         logs: logs.as_ref().map(Vec::len),
         left_out,
     };
-    Ok(Input { runs, groups, curves, source, warnings })
+    Ok(Input { runs, groups, accuracies, curves, source, warnings })
 }
 
 impl<'a> Reader<'a> {
@@ -118,6 +128,7 @@ impl<'a> Reader<'a> {
             convention_column: table.columns.iter().position(|c| c == "flops_convention"),
             convention: options.convention.unwrap_or(Convention::SixNd),
             vocab_size: options.vocab_size,
+            percent: options.percent,
         }
     }
 
@@ -188,6 +199,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The accuracy, a share.
+    pub fn accuracy(&self, rows: &[usize]) -> Result<Option<f64>, InputError> {
+        let Some((row, column)) = self.cell(rows, Role::Accuracy) else { return Ok(None) };
+        accuracy::accuracy(self.table, row, column, accuracy::scale(self.columns, self.percent))
+    }
+
     fn status(&self, rows: &[usize]) -> RunStatus {
         let cell = self.cell(rows, Role::Status);
         cell.and_then(|(row, column)| status(self.table.cell(row, column))).unwrap_or(RunStatus::Finished)
@@ -237,7 +254,8 @@ impl<'a> Reader<'a> {
         let convention = self.convention_column.map(|column| self.table.cell(row, column));
         let convention = convention.filter(|text| !text.is_empty()).unwrap_or(self.convention.name());
         let seed = self.cell(rows, Role::Seed).and_then(|(r, c)| self.table.cell(r, c).parse().ok());
-        Ok(Outcome::Run(Box::new(RunRecord {
+        let accuracy = self.accuracy(rows)?;
+        let run = RunRecord {
             id: self.id(row),
             size: String::new(),
             status: RunStatus::Finished,
@@ -251,7 +269,8 @@ impl<'a> Reader<'a> {
             train_loss: number(train_loss),
             validation_loss: number(loss),
             reason: String::new(),
-        })))
+        };
+        Ok(Outcome::Run(Box::new(run), accuracy))
     }
 
     /// Parameters, tokens and FLOPs, computed where the table lacks one; or the reason why there are none.
@@ -300,7 +319,7 @@ impl<'a> Reader<'a> {
         let rows = log.preferred(self.table, self.columns);
         let outcome = self.run(&rows)?;
         let shape = match &outcome {
-            Outcome::Run(run) => Some((run.id.clone(), run.params, run.flops / (run.params * run.tokens))),
+            Outcome::Run(run, _) => Some((run.id.clone(), run.params, run.flops / (run.params * run.tokens))),
             Outcome::LeftOut(..) => None,
         };
         keep(rows[0], outcome);

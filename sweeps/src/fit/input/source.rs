@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Rows left out that are listed one by one; the others are counted.
-const LISTED: usize = 100;
+pub(super) const LISTED: usize = 100;
 
 /// The table that was fitted. Two equal files give equal descriptions wherever they lie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

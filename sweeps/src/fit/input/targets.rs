@@ -5,6 +5,7 @@ use super::error::InputError;
 use super::numbers::Cell;
 use super::rows::Reader;
 use super::source::{RowsLeftOut, file_name};
+use super::table::Table;
 use super::{ReadOptions, parse};
 use std::path::Path;
 
@@ -20,6 +21,8 @@ pub struct Target {
     pub flops: f64,
     /// Measured loss.
     pub loss: Option<f64>,
+    /// Measured accuracy, a share.
+    pub accuracy: Option<f64>,
 }
 
 /// A table of targets.
@@ -42,11 +45,40 @@ pub fn read_targets(path: &Path, options: &ReadOptions, non_embedding: bool) -> 
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| InputError::File { path: name.clone(), source })?;
     let table = parse::table(&name, &bytes)?;
-    let map = options.map.known_to(&table);
-    let columns: Columns = columns::resolve(&table, &map, false)?;
-    let reader = Reader::new(&table, &columns, options);
+    let mut found = Vec::new();
+    let mut left_out = RowsLeftOut::default();
+    if options.tasks.is_empty() {
+        found = of_table(&table, options, non_embedding, &mut left_out)?;
+    }
+    for task in &options.tasks {
+        left_out = RowsLeftOut::default();
+        let mut reading = task.reading(options)?;
+        reading.map = reading.map.of_task_in(&table);
+        let of_task = of_table(&table, &reading, non_embedding, &mut left_out)?;
+        found.extend(of_task.into_iter().map(|t| Target { group: Some(task.name.clone()), ..t }));
+    }
+    if found.is_empty() {
+        return Err(InputError::NothingLeft { path: name, rows: table.len(), reasons: left_out.summary() });
+    }
+    Ok(Targets {
+        file: file_name(&name),
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+        targets: found,
+        left_out,
+    })
+}
+
+fn of_table(
+    table: &Table,
+    options: &ReadOptions,
+    non_embedding: bool,
+    left_out: &mut RowsLeftOut,
+) -> Result<Vec<Target>, InputError> {
+    let map = options.map.known_to(table);
+    let columns: Columns = columns::resolve(table, &map, false)?;
+    let reader = Reader::new(table, &columns, options);
     reader.derived()?;
-    let (mut targets, mut left_out) = (Vec::new(), RowsLeftOut::default());
+    let mut targets = Vec::new();
     for row in 0..table.len() {
         let size = match reader.size(&[row])? {
             Ok(size) => size,
@@ -67,15 +99,8 @@ pub fn read_targets(path: &Path, options: &ReadOptions, non_embedding: bool) -> 
             size: params.zip(size.tokens),
             flops: size.flops,
             loss,
+            accuracy: reader.accuracy(&[row])?,
         });
     }
-    if targets.is_empty() {
-        return Err(InputError::NothingLeft { path: name, rows: table.len(), reasons: left_out.summary() });
-    }
-    Ok(Targets {
-        file: file_name(&name),
-        blake3: blake3::hash(&bytes).to_hex().to_string(),
-        targets,
-        left_out,
-    })
+    Ok(targets)
 }

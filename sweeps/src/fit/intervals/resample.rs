@@ -13,7 +13,7 @@ const WORK: usize = 100_000_000;
 const FEWEST: usize = 200;
 
 /// Estimates from resamples, and from all runs but a few for [`IntervalMethod::Bca`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resampled<T> {
     /// Resamples drawn.
     pub drawn: usize,

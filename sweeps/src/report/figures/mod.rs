@@ -1,5 +1,6 @@
 //! The figures: what each shows, how it can be looked at, and its numbers as CSV.
 
+mod accuracy;
 mod cloud;
 mod contour;
 mod curves;
@@ -106,6 +107,7 @@ pub(crate) fn all(study: &ReportInput) -> Vec<Figure> {
         diagnostics.and_then(|d| contour::figure(d, fit)),
         diagnostics.and_then(residuals::figure),
         diagnostics.and_then(|d| held_out::figure(d, fit)),
+        study.downstream.as_ref().and_then(accuracy::figure),
         curves::figure(study),
         step::figure(study),
     ]
@@ -137,6 +139,10 @@ pub(crate) fn left_out(study: &ReportInput, shown: &[Figure]) -> Vec<[&'static s
         ReportSource::Fit => runs,
     };
     let optimum = "no fit has an optimum";
+    let accuracy = match study.source {
+        ReportSource::Study => "a study measures losses only",
+        _ => "no accuracies were fitted",
+    };
     let all = [
         ("isoflop", "Loss against size", runs),
         ("loss", "Loss against compute", runs),
@@ -150,6 +156,7 @@ pub(crate) fn left_out(study: &ReportInput, shown: &[Figure]) -> Vec<[&'static s
             "Held out and predicted",
             if study.source == ReportSource::Fit { runs } else { "too few runs remain without the largest" },
         ),
+        ("accuracy", "Accuracy in two steps", accuracy),
         ("curves", "Loss curves", curves),
         ("step-time", "Where a step\u{2019}s time goes", study_only),
     ];

@@ -23,7 +23,7 @@ pub(crate) fn figure(diagnostics: &Diagnostics) -> Option<Figure> {
     let every = all.len().div_ceil(MOST_DOTS).max(1);
     let drawn: Vec<&Residual> =
         all.iter().enumerate().filter(|(i, r)| i % every == 0 || r.outlier).map(|(_, r)| r).collect();
-    let colours = Sizes::of(all);
+    let colours = Sizes::of(all.iter().map(|r| r.params));
     let mut ranked: Vec<f64> = all.iter().map(|r| r.residual).collect();
     ranked.sort_by(f64::total_cmp);
     let spread = Spread::of(&ranked);
@@ -119,17 +119,19 @@ impl Spread {
 }
 
 /// Colours of sizes from the least to the most, evenly in log N.
-struct Sizes {
+pub(super) struct Sizes {
     ends: [f64; 2],
-    named: Vec<f64>,
+    pub named: Vec<f64>,
 }
 
 impl Sizes {
-    fn of(all: &[Residual]) -> Sizes {
-        let mut sizes: Vec<f64> = all.iter().map(|r| r.params).collect();
+    pub fn of(sizes: impl Iterator<Item = f64>) -> Sizes {
+        let mut sizes: Vec<f64> = sizes.collect();
         sizes.sort_by(f64::total_cmp);
         sizes.dedup();
-        let (low, high) = (sizes[0], sizes[sizes.len() - 1]);
+        let (Some(&low), Some(&high)) = (sizes.first(), sizes.last()) else {
+            return Sizes { ends: [1.0; 2], named: Vec::new() };
+        };
         if sizes.len() > NAMED_SIZES {
             let last = NAMED_SIZES - 1;
             sizes = (0..=last).map(|i| low * (high / low).powf(i as f64 / last as f64)).collect();
@@ -137,7 +139,7 @@ impl Sizes {
         Sizes { ends: [low, high], named: sizes }
     }
 
-    fn colour(&self, params: f64) -> Colour {
+    pub fn colour(&self, params: f64) -> Colour {
         let [low, high] = self.ends;
         let share = if high > low { (params / low).ln() / (high / low).ln() } else { 0.5 };
         Colour::Ramp((11.0 * share.clamp(0.0, 1.0)).round() as usize)
