@@ -61,6 +61,9 @@ enum Verb {
     /// Draw runs from a known law, to test a design before paying for it
     #[cfg(feature = "study")]
     Simulate(verbs::simulate::Args),
+    /// Choose the next runs: those that tell most about N* or the loss at some compute, for a budget
+    #[cfg(feature = "study")]
+    Propose(verbs::propose::Args),
     /// Write a study's report as one HTML page
     #[cfg(feature = "study")]
     Report(verbs::report::Args),
@@ -103,6 +106,8 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         Verb::Allocate(args) => verbs::allocate::run(&args),
         #[cfg(feature = "study")]
         Verb::Simulate(args) => verbs::simulate::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Propose(args) => verbs::propose::run(&args),
         #[cfg(feature = "study")]
         Verb::Report(args) => verbs::report::run(&args),
         Verb::Data(data) => verbs::data::run(&data),

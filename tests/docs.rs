@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "plan",
     "calibrate",
     "compile",
@@ -29,6 +29,7 @@ const VERBS: [&str; 15] = [
     "fit",
     "allocate",
     "simulate",
+    "propose",
     "report",
     "data prepare",
     "completions",

@@ -46,7 +46,8 @@ pub struct Args {
     output: Format,
 }
 
-fn family(name: &str) -> Result<FamilyName, String> {
+/// A family by its name.
+pub fn family(name: &str) -> Result<FamilyName, String> {
     FamilyName::ALL
         .into_iter()
         .find(|f| f.name() == name)

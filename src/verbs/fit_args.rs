@@ -1,11 +1,12 @@
-//! Options of fits that `isoflop fit`, `isoflop allocate` and `isoflop report` share: how runs are read, and which law is fitted how.
+//! Options of fits that `isoflop fit`, `isoflop allocate`, `isoflop propose` and `isoflop report` share: how runs are read, and which law is fitted how.
 
 use isoflop_compiler::count::Convention;
-use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions, Task};
+use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions, Task, read_file};
 use isoflop_sweeps::fit::{
     DownstreamOptions, FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod,
     Objective, ParamCount, Starts,
 };
+use isoflop_sweeps::propose::FittedRuns;
 use isoflop_sweeps::report::ReportInput;
 use isoflop_sweeps::reports;
 use isoflop_sweeps::results::{self, Chosen, ResultsError, Wanted};
@@ -155,6 +156,32 @@ impl FitArgs {
         Ok(results::fit(&study, &options, wanted).map_err(shown)?.1)
     }
 
+    /// As [`fitted`](Self::fitted), with the runs that were fitted; nothing is written.
+    pub fn fitted_runs(&self, runs: &Path) -> miette::Result<(FitDocument, FittedRuns)> {
+        if !runs.is_dir() {
+            let (reading, options, chosen) = self.of_table(None)?;
+            let input = read_file(runs, &reading)?;
+            let document = results::fit_read(&input, &options, chosen).map_err(|e| miette!("{e}"))?;
+            return Ok((document, FittedRuns { runs: input.runs, groups: input.groups }));
+        }
+        let study = Study::new(runs);
+        let options = self.of_study(&study, None)?;
+        let found = results::read(&study).map_err(shown)?;
+        let (_, document) = results::fit_only(&study, &found, &options).map_err(shown)?;
+        Ok((document, FittedRuns { runs: found.runs, groups: Vec::new() }))
+    }
+
+    /// How a table is read.
+    pub fn reading(&self) -> miette::Result<ReadOptions> {
+        Ok(ReadOptions {
+            map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
+            convention: self.flops_convention,
+            vocab_size: self.vocab_size,
+            tasks: self.tasks.iter().map(|t| Task::parse(t)).collect::<Result<_, _>>()?,
+            percent: self.percent,
+        })
+    }
+
     /// The report of a study, of a table of runs or one of its groups, or of a fit.json.
     pub fn reported(
         &self,
@@ -179,13 +206,7 @@ impl FitArgs {
 
     /// How a table is read and fitted.
     fn of_table(&self, targets: Option<&[f64]>) -> miette::Result<(ReadOptions, FitOptions, Chosen)> {
-        let reading = ReadOptions {
-            map: ColumnMap::parse(self.map.iter().map(String::as_str))?,
-            convention: self.flops_convention,
-            vocab_size: self.vocab_size,
-            tasks: self.tasks.iter().map(|t| Task::parse(t)).collect::<Result<_, _>>()?,
-            percent: self.percent,
-        };
+        let reading = self.reading()?;
         let chosen = Chosen { loss: self.loss.is_some(), params: self.params.is_some() };
         let mut options = self.options(FitOptions::default(), targets)?;
         options.downstream = self.downstream(&reading.tasks)?;

@@ -25,6 +25,8 @@ mod passes;
 #[cfg(feature = "study")]
 pub mod plan;
 #[cfg(feature = "study")]
+pub mod propose;
+#[cfg(feature = "study")]
 pub mod report;
 #[cfg(feature = "study")]
 pub mod run;

@@ -5,7 +5,7 @@ use crate::output;
 use clap::ValueHint;
 use isoflop_sweeps::file;
 use isoflop_sweeps::fit::input::count;
-use isoflop_sweeps::fit::simulate::{Point, Simulation, Sizes, Spread, Summary, grid, isoflop, law};
+use isoflop_sweeps::fit::simulate::{Noise, Point, Simulation, Sizes, Spread, Summary, grid, isoflop, law};
 use isoflop_sweeps::fit::{
     FitDocument, FitOptions, LossParams, Params, RunRecord, format_count, format_flops,
 };
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let simulation = Simulation {
         law,
         points: design(args, &law)?,
-        noise: args.noise,
+        noise: Noise::constant(args.noise),
         outliers: args.outliers,
         outlier_factor: args.outlier_factor,
         seed: args.seed,

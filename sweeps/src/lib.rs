@@ -17,6 +17,7 @@ pub mod local;
 pub mod plan;
 #[cfg(feature = "mlir")]
 mod process;
+pub mod propose;
 pub mod report;
 pub mod reports;
 pub mod results;

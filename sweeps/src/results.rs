@@ -99,14 +99,27 @@ pub fn fit_results(
     options: &FitOptions,
     wanted: Wanted<'_>,
 ) -> Result<(FitReport, FitDocument), ResultsError> {
-    let report = fit_runs(&results.runs, &results.curves, options)?;
-    let source = of_study(&study.runs_file())?;
-    let mut document = FitDocument::of_study(&report, &results.curves, options, source);
+    let (report, mut document) = fit_only(study, results, options)?;
     let finished: Vec<RunRecord> =
         results.runs.iter().filter(|run| run.status == RunStatus::Finished).cloned().collect();
     predicted(&mut document, &finished, &[], &ReadOptions::default(), wanted)?;
     let own = study.dir().join("fit.json");
     write(wanted.out.unwrap_or(&own), &document)?;
+    Ok((report, document))
+}
+
+/// As [`fit_results`], without writing anything.
+///
+/// # Errors
+/// When there is too little to fit, or runs.csv cannot be read.
+pub fn fit_only(
+    study: &Study,
+    results: &Results,
+    options: &FitOptions,
+) -> Result<(FitReport, FitDocument), ResultsError> {
+    let report = fit_runs(&results.runs, &results.curves, options)?;
+    let source = of_study(&study.runs_file())?;
+    let document = FitDocument::of_study(&report, &results.curves, options, source);
     Ok((report, document))
 }
 

@@ -6,6 +6,7 @@ mod damaged;
 mod interrupted;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod next;
 mod owners;
 mod process;
 #[cfg(target_os = "linux")]

@@ -48,6 +48,7 @@
 mod akima;
 pub mod allocate;
 mod checks;
+pub mod design;
 pub mod diagnostics;
 mod document;
 mod downstream;

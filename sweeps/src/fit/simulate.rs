@@ -115,13 +115,39 @@ fn point(params: f64, tokens: f64, budget: Option<f64>, seed: u64) -> Point {
     Point { id, params, tokens, flops, convention: "6nd".into(), budget, seed }
 }
 
+/// How far a run is from the law.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Noise {
+    /// Standard deviation of the log loss at `flops`.
+    pub deviation: f64,
+    /// Exponent of the variance in compute; 0 where runs of all sizes scatter alike.
+    pub growth: f64,
+    /// FLOPs.
+    pub flops: f64,
+}
+
+impl Noise {
+    /// The variance grows or shrinks by so much at most.
+    const MOST: f64 = 10.0;
+
+    /// The same for all runs.
+    pub fn constant(deviation: f64) -> Noise {
+        Noise { deviation, growth: 0.0, flops: 1.0 }
+    }
+
+    /// The deviation of a run of so many FLOPs.
+    pub fn at(&self, flops: f64) -> f64 {
+        let factor = (flops / self.flops).powf(self.growth).clamp(1.0 / Noise::MOST, Noise::MOST);
+        self.deviation * factor.sqrt()
+    }
+}
+
 /// A law, a design, and how measured losses scatter about the law.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Simulation {
     pub law: LossParams,
     pub points: Vec<Point>,
-    /// Standard deviation of the log loss.
-    pub noise: f64,
+    pub noise: Noise,
     /// Share of runs that are outliers.
     pub outliers: f64,
     /// Their standard deviation over that of the others.
@@ -139,10 +165,10 @@ impl Simulation {
         if self.points.is_empty() {
             return bad("sizes", 0.0, "a design with at least one run");
         }
-        if !(0.0..=1.0).contains(&self.noise) {
+        if !(0.0..=1.0).contains(&self.noise.deviation) {
             return bad(
                 "noise",
-                self.noise,
+                self.noise.deviation,
                 "a standard deviation of the log loss from 0 to 1, such as 0.005",
             );
         }
@@ -161,7 +187,7 @@ impl Simulation {
         rng.set_stream(k);
         let one = |point: &Point| {
             let outlier = rng.random_range(0.0..1.0) < self.outliers;
-            let scale = if outlier { self.noise * self.outlier_factor } else { self.noise };
+            let scale = self.noise.at(point.flops) * if outlier { self.outlier_factor } else { 1.0 };
             let loss = self.law.loss(point.params, point.tokens) * (scale * normal(&mut rng)).exp();
             RunRecord {
                 id: point.id.clone(),
@@ -279,6 +305,7 @@ mod tests {
     fn simulation(noise: f64) -> Simulation {
         let law = law("hoffmann").unwrap();
         let points = isoflop(&law, &[1e18, 1e19, 1e20], &Sizes::Around { count: 7, spacing: 2.0 }, 1);
+        let noise = Noise::constant(noise);
         Simulation { law, points, noise, outliers: 0.0, outlier_factor: 6.0, seed: 3 }
     }
 
@@ -308,6 +335,15 @@ mod tests {
             .collect();
         let deviation = (squares.iter().sum::<f64>() / squares.len() as f64).sqrt();
         assert!((deviation / 0.01 - 1.0).abs() < 0.05, "{deviation}");
+    }
+
+    #[test]
+    fn noise_grows_with_compute_within_bounds() {
+        let noise = Noise { deviation: 0.01, growth: -0.5, flops: 1e20 };
+        assert_eq!(noise.at(1e20), 0.01);
+        assert!((noise.at(1e21) / (0.01 * 10f64.powf(-0.25)) - 1.0).abs() < 1e-12);
+        assert!((noise.at(1e30) / (0.01 * 0.1f64.sqrt()) - 1.0).abs() < 1e-12);
+        assert_eq!(Noise::constant(0.02).at(1e9), 0.02);
     }
 
     #[test]

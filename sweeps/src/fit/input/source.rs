@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The layout of a study's own runs.csv.
+const STUDY: &str = "isoflop study";
 /// Rows left out that are listed one by one; the others are counted.
 pub(super) const LISTED: usize = 100;
 
@@ -43,6 +45,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether the runs are those of a study.
+    pub fn is_study(&self) -> bool {
+        self.layout == STUDY
+    }
+
     /// The units every source has.
     pub(crate) fn units() -> BTreeMap<String, String> {
         [
@@ -103,7 +110,7 @@ pub fn of_study(path: &Path) -> Result<Source, InputError> {
         bytes: bytes.len() as u64,
         blake3: blake3::hash(&bytes).to_hex().to_string(),
         rows: table.hashes(),
-        layout: "isoflop study".into(),
+        layout: STUDY.into(),
         columns,
         scales: BTreeMap::new(),
         units: Source::units(),

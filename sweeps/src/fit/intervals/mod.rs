@@ -7,7 +7,7 @@ mod resample;
 mod spread;
 
 pub(crate) use covariance::{Sandwich, sandwich};
-pub(crate) use normal::quantile;
+pub(crate) use normal::{cumulative, quantile};
 pub(crate) use profile::profiles;
 pub(crate) use resample::{Resampled, resampled};
 pub(crate) use spread::Spread;

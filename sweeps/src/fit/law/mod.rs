@@ -9,6 +9,6 @@ mod projection;
 mod solve;
 mod sum;
 
-pub(crate) use newton::{EXPONENT_MAX, Hold, Minimum, Problem, minimise};
-pub(crate) use points::{Measure, Points, Vec5};
-pub(crate) use solve::{Solution, Solver};
+pub(crate) use newton::{EXPONENT_MAX, EXPONENT_MIN, Hold, Minimum, Problem, minimise};
+pub(crate) use points::{Mat5, Measure, Points, Vec5};
+pub(crate) use solve::{NEGLIGIBLE, Solution, Solver};

@@ -7,7 +7,7 @@ use crate::fit::options::{FitOptions, LawForm, Starts};
 use crate::fit::result::{ComputeParams, FitStatus, KaplanParams, LossParams, Params};
 
 /// A term below this share of every loss is not determined by the data.
-const NEGLIGIBLE: f64 = 1e-4;
+pub(crate) const NEGLIGIBLE: f64 = 1e-4;
 /// Starts of a fit, and of a fit to a resample, which has the fit itself as another.
 const STARTS: usize = 6;
 const STARTS_AGAIN: usize = 2;
