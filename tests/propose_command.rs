@@ -138,6 +138,9 @@ fn a_sweep_gives_its_training_family_and_data() {
     plans_what_was_proposed(at, "next.toml", &found);
     let sizes = found["runs"].as_array().expect("runs").iter().map(|r| r["size"].as_str().expect("a size"));
     assert!(sizes.clone().all(|s| ["230k", "438k", "1.3M"].contains(&s)), "{:?}", sizes.collect::<Vec<_>>());
+    // The sweep that was written is a base in turn.
+    let from = ["--fit", "fit.json", "--base", "next.toml", "--out", "after.toml"];
+    plans_what_was_proposed(at, "after.toml", &json(at, &[&ASKED[..], &from].concat()));
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Template {
     table: Table,
     /// Whose shapes may be added; none where only the sizes of the file can be trained.
     pub(super) family: Option<FamilyName>,
+    /// The only sizes that can be trained, where rates or batches are given size by size.
+    sizes: Option<Vec<String>>,
     /// Whether training and data are a user's own.
     pub(super) own: bool,
 }
@@ -46,7 +48,8 @@ impl Template {
             .map_err(|e| ProposeError::Base { path: path.to_owned(), message: e.to_string() })?;
         let name = table.get("family").and_then(|f| f.get("name")).and_then(Value::as_str);
         let family = FamilyName::ALL.into_iter().find(|f| Some(f.name()) == name && !by_size);
-        Ok(Template { path: path.to_owned(), table, family, own: true })
+        let sizes = by_size.then(|| sweep.sizes.into_iter().map(|s| s.name).collect());
+        Ok(Template { path: path.to_owned(), table, family, sizes, own: true })
     }
 
     /// A family with usual batches and rates; the data are still to be named.
@@ -67,7 +70,7 @@ impl Template {
         );
         // The text above is a table.
         let table = toml::from_str(&text).unwrap_or_default();
-        Template { path: PathBuf::from("next.toml"), table, family: Some(family), own: false }
+        Template { path: PathBuf::from("next.toml"), table, family: Some(family), sizes: None, own: false }
     }
 
     /// The file that messages name.
@@ -77,12 +80,6 @@ impl Template {
 
     pub(super) fn name(&self) -> &str {
         self.table.get("sweep").and_then(|s| s.get("name")).and_then(Value::as_str).unwrap_or("sweep")
-    }
-
-    /// The names that `[plan] sizes` lists where rates or batches are given size by size.
-    fn listed_sizes(&self) -> Option<&Value> {
-        let sizes = self.table.get("plan").and_then(|p| p.get("sizes"))?;
-        (self.family.is_none() && sizes.is_array()).then_some(sizes)
     }
 
     /// The keys of `[plan]` that are kept, as lines.
@@ -128,8 +125,8 @@ impl Template {
             tokens.join(", "),
             self.kept(convention)
         ));
-        if let Some(sizes) = self.listed_sizes() {
-            text.push_str(&format!("sizes = {sizes}\n"));
+        if let Some(sizes) = &self.sizes {
+            text.push_str(&format!("sizes = {sizes:?}\n"));
         }
         Ok(text)
     }

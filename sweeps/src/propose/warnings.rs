@@ -130,7 +130,8 @@ fn check(found: &Finding<'_>) -> Option<String> {
              believe the simulation"
         ));
     }
-    let lost = drawn - before.fitted.min(after.fitted);
+    let drawn = after.drawn;
+    let lost = drawn.saturating_sub(before.fitted.min(after.fitted));
     (lost * 10 > drawn).then(|| {
         format!(
             "{lost} of {drawn} simulated draws gave no law that is determined; the spread is of the others"

@@ -10,6 +10,10 @@ use crate::fit::simulate::{Point, Simulation};
 use rayon::prelude::*;
 use serde::Serialize;
 
+/// Fitted runs times draws that are worth the time; of more runs there are fewer draws, though at least `FEWEST`.
+const WORK: usize = 20_000_000;
+const FEWEST: usize = 20;
+
 /// How a target spreads over draws.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Simulated {
@@ -22,8 +26,8 @@ pub struct Simulated {
 }
 
 impl Known {
-    /// The spread of a target over fits to `repeats` draws of the fitted runs and `more`, none where fewer than 20 of them
-    /// have the target. Equal draws of the fitted runs lie under every `more`; they depend on the fit's seed.
+    /// The spread of a target over fits to `repeats` draws of the fitted runs and `more` (fewer with more than 100,000 runs),
+    /// none where fewer than 20 of them have the target. Equal draws of the fitted runs lie under every `more`; they depend on the fit's seed.
     pub fn simulate(&self, target: &Target, more: &[Point], repeats: usize) -> Option<Simulated> {
         let simulation = Simulation {
             law: self.law,
@@ -43,15 +47,16 @@ impl Known {
             let Params::Loss(law) = found.law else { return None };
             Some(target.value(&law, self.flops_per_param_token)).filter(|v| v.is_finite())
         };
-        let mut values: Vec<f64> = (0..repeats).into_par_iter().filter_map(one).collect();
+        let drawn = repeats.min((WORK / simulation.points.len()).max(FEWEST));
+        let mut values: Vec<f64> = (0..drawn).into_par_iter().filter_map(one).collect();
         values.sort_by(f64::total_cmp);
-        if values.len() < 20 {
+        if values.len() < FEWEST {
             return None;
         }
         let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
         let tail = 0.5 * (1.0 - self.level);
         let interval = [at(tail), at(1.0 - tail)];
-        Some(Simulated { drawn: repeats, fitted: values.len(), median: at(0.5), interval })
+        Some(Simulated { drawn, fitted: values.len(), median: at(0.5), interval })
     }
 }
 
