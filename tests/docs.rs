@@ -334,6 +334,11 @@ fn every_key_of_the_sweep_file_is_in_the_table() {
         ("runtime/src/config.rs", "enum Decay"),
         ("sweeps/src/fit/options.rs", "enum LossColumn"),
         ("sweeps/src/fit/options.rs", "enum ParamCount"),
+        ("sweeps/src/fit/options.rs", "enum Objective"),
+        ("sweeps/src/fit/options.rs", "enum Starts"),
+        ("sweeps/src/fit/options.rs", "enum MinimumMethod"),
+        ("sweeps/src/fit/asked.rs", "enum NamedLaw"),
+        ("sweeps/src/fit/asked.rs", "enum IntervalKind"),
     ] {
         for name in members(&read(file), item) {
             assert!(page.contains(&format!("`{name}`")), "`{name}` of {item} is not explained");

@@ -3,7 +3,7 @@
 use isoflop_compiler::count::Convention;
 use isoflop_sweeps::fit::input::{ColumnMap, ReadOptions, Task, read_file};
 use isoflop_sweeps::fit::{
-    DownstreamOptions, FitDocument, FitOptions, IntervalMethod, LawForm, LossColumn, MinimumMethod,
+    Asked, DownstreamOptions, FitDocument, FitOptions, IntervalKind, LossColumn, MinimumMethod, NamedLaw,
     Objective, ParamCount, Starts,
 };
 use isoflop_sweeps::propose::FittedRuns;
@@ -36,8 +36,8 @@ pub struct FitArgs {
     #[arg(long, value_parser = kebab::<ParamCount>)]
     params: Option<ParamCount>,
     /// Law of approach 3: chinchilla or kaplan
-    #[arg(long, value_parser = form, conflicts_with_all = ["fix_e", "tie_exponents"])]
-    form: Option<LawForm>,
+    #[arg(long, value_parser = kebab::<NamedLaw>, conflicts_with_all = ["fix_e", "tie_exponents"])]
+    form: Option<NamedLaw>,
     /// Approach 3 with E fixed, in nats per token
     #[arg(long, value_name = "E", conflicts_with = "tie_exponents")]
     fix_e: Option<f64>,
@@ -45,8 +45,8 @@ pub struct FitArgs {
     #[arg(long)]
     tie_exponents: bool,
     /// Other laws to fit beside it: chinchilla, equal-exponents, kaplan, compute
-    #[arg(long, value_delimiter = ',', value_parser = form)]
-    also: Vec<LawForm>,
+    #[arg(long, value_delimiter = ',', value_parser = kebab::<NamedLaw>)]
+    also: Vec<NamedLaw>,
     /// What approach 3 minimises: huber-log, mse-log, huber-linear or mse-linear
     #[arg(long, value_parser = kebab::<Objective>)]
     objective: Option<Objective>,
@@ -60,8 +60,8 @@ pub struct FitArgs {
     #[arg(long, value_parser = kebab::<MinimumMethod>)]
     minimum: Option<MinimumMethod>,
     /// Intervals of resamples: percentile or bca; profile adds profile intervals of alpha, beta and a
-    #[arg(long, value_delimiter = ',')]
-    interval: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_parser = kebab::<IntervalKind>)]
+    interval: Vec<IntervalKind>,
     /// Resample the runs of each isoFLOP budget by themselves
     #[arg(long)]
     stratify: bool,
@@ -105,13 +105,6 @@ fn convention(name: &str) -> Result<Convention, String> {
 /// A value of an enum by the name that sweep files use.
 fn kebab<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|e| e.to_string())
-}
-
-/// A law without numbers of its own.
-fn form(name: &str) -> Result<LawForm, String> {
-    let known = [LawForm::Chinchilla, LawForm::EqualExponents, LawForm::Kaplan, LawForm::Compute];
-    let names = || known.map(|f| f.name()).join(", ");
-    known.into_iter().find(|f| f.name() == name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// 1, 2, 3 or all.
@@ -255,42 +248,28 @@ impl FitArgs {
     }
 
     fn options(&self, usual: FitOptions, targets: Option<&[f64]>) -> miette::Result<FitOptions> {
-        let mut options = usual;
-        if let Some(words) = &self.approach {
-            options.approaches = approaches(words)?;
-        }
-        for word in &self.interval {
-            match word.as_str() {
-                "percentile" => options.intervals = IntervalMethod::Percentile,
-                "bca" => options.intervals = IntervalMethod::Bca,
-                "profile" => options.profile = true,
-                other => {
-                    return Err(miette!("--interval: found `{other}`, expected percentile, bca or profile"));
-                }
-            }
-        }
-        options.form = match (self.form, self.fix_e, self.tie_exponents) {
-            (Some(form), ..) => form,
-            (_, Some(e), _) => LawForm::FixedE(e),
-            (.., true) => LawForm::EqualExponents,
-            _ => options.form,
+        let FitArgs { form, fix_e, tie_exponents, objective, delta, starts, minimum, .. } = *self;
+        let FitArgs { loss, params, bootstrap, level, seed, .. } = *self;
+        let asked = Asked {
+            approaches: self.approach.as_deref().map(approaches).transpose()?,
+            form,
+            fix_e,
+            tie_exponents,
+            also: (!self.also.is_empty()).then(|| self.also.clone()),
+            objective,
+            delta,
+            starts,
+            minimum,
+            interval: self.interval.clone(),
+            stratify: self.stratify.then_some(true),
+            seed_weights: self.seed_weights.then_some(true),
+            bootstrap,
+            level,
+            seed,
+            loss,
+            params,
+            targets: targets.map(<[f64]>::to_vec),
         };
-        if !self.also.is_empty() {
-            options.variants = self.also.clone();
-        }
-        options.stratified |= self.stratify;
-        options.seed_weights |= self.seed_weights;
-        let FitArgs { loss, params, objective, delta, starts, minimum, bootstrap, level, seed, .. } = self;
-        options.loss = loss.unwrap_or(options.loss);
-        options.params = params.unwrap_or(options.params);
-        options.objective = objective.unwrap_or(options.objective);
-        options.delta = delta.unwrap_or(options.delta);
-        options.starts = starts.unwrap_or(options.starts);
-        options.minimum = minimum.unwrap_or(options.minimum);
-        options.bootstrap = bootstrap.unwrap_or(options.bootstrap);
-        options.level = level.unwrap_or(options.level);
-        options.seed = seed.unwrap_or(options.seed);
-        options.targets = targets.map_or(options.targets, <[f64]>::to_vec);
-        Ok(options)
+        asked.over(usual).map_err(|e| miette!("{e}"))
     }
 }

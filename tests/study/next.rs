@@ -35,6 +35,8 @@ fn a_study_predicts_losses_and_proposes_its_next_runs() {
     let of_fit: Vec<f64> = rows.iter().map(|r| r["loss"]["value"].as_f64().expect("a loss")).collect();
     assert_eq!(of_fit, losses);
 
+    the_table_of_the_sweep_says_what_the_options_say(&lab);
+
     // Nine short runs of three sizes determine three parameters at most.
     let asked = ["propose", "study", "--budget", "2e10", "--runs", "3", "--target", "loss@1e11"];
     let more = ["--tie-exponents", "--check-repeats", "0", "--out", "next.toml"];
@@ -68,4 +70,25 @@ fn a_study_predicts_losses_and_proposes_its_next_runs() {
     run(lab.command(isoflop(), &[&asked[..], &["--family", "nano"]].concat()))
         .expect_code(1)
         .expect_words(&["--family is for fits without a sweep"]);
+}
+
+/// `[fit]` may change in a study; the fit is that of the same options on the command line.
+fn the_table_of_the_sweep_says_what_the_options_say(lab: &Lab) {
+    let options =
+        ["--approach", "3", "--tie-exponents", "--objective", "mse-log", "--interval", "percentile,profile"];
+    let fitted = |more: &[&str]| {
+        let args = [&["fit", "study", "--output", "json", "--out", "other.json"], more].concat();
+        run(lab.command(isoflop(), &args)).expect_code(0).said
+    };
+    let asked = fitted(&options);
+    assert!(asked.contains("\"law\": \"equal-exponents\""), "{asked}");
+    let path = lab.path("study/sweep.toml");
+    let sweep = std::fs::read_to_string(&path).expect("sweep.toml");
+    let table = "[fit]\napproaches = [3]\ntie_exponents = true\nobjective = \"mse-log\"\n\
+                 interval = [\"percentile\", \"profile\"]\n";
+    std::fs::write(&path, sweep.replace("[fit]\n", table)).expect("written");
+    assert_eq!(fitted(&[]), asked);
+    // The command line comes first.
+    assert!(fitted(&["--form", "kaplan"]).contains("\"law\": \"kaplan\""));
+    std::fs::write(&path, sweep).expect("written");
 }

@@ -2,6 +2,7 @@
 
 pub mod error;
 mod resolve;
+mod resolve_fit;
 mod resolve_list;
 mod resolve_train;
 pub mod schema;

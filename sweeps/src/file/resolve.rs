@@ -2,12 +2,12 @@
 //! than one key checked.
 
 use super::error::{FileError, Source};
+use super::resolve_fit::fit;
 use super::resolve_list::{self, listed};
 use super::resolve_train::train;
 use super::schema::{self, NumberOr, PlanKind, SweepFile};
 use super::{DataSpec, PlanSpec, Points, SizeChoice, Sweep};
 use crate::family::{Base, FamilyName, Published, Size, short_count};
-use crate::fit::FitOptions;
 use isoflop_compiler::count::{Convention, parameters};
 use serde_spanned::Spanned;
 use std::collections::HashSet;
@@ -264,40 +264,6 @@ fn plan(source: &Source<'_>, file: &SweepFile, sizes: &[Size], seeds: &[u64]) ->
         convention: p.convention.unwrap_or(Convention::SixNd),
         min_steps: p.min_steps.unwrap_or(20),
         device: p.device.as_ref().map_or_else(|| "cpu".to_owned(), |d| d.get_ref().clone()),
-    })
-}
-
-fn fit(source: &Source<'_>, table: &schema::FitTable) -> Checked<FitOptions> {
-    let usual = FitOptions::default();
-    let approaches = match &table.approaches {
-        Some(a) if a.get_ref().is_empty() || a.get_ref().iter().any(|k| !(1..=3).contains(k)) => {
-            let found = format!("{:?}", a.get_ref());
-            return Err(source.bad_value(a.span(), "fit.approaches", found, "one or more of 1, 2, 3"));
-        }
-        given => given.as_ref().map_or(usual.approaches, |a| a.get_ref().clone()),
-    };
-    let level = match &table.level {
-        Some(l) if !(*l.get_ref() > 0.0 && *l.get_ref() < 1.0) => {
-            return Err(source.bad_value(l.span(), "fit.level", l.get_ref(), "between 0 and 1, such as 0.9"));
-        }
-        given => given.as_ref().map_or(usual.level, |l| *l.get_ref()),
-    };
-    let targets = match &table.targets {
-        Some(t) if t.get_ref().iter().any(|c| !(c.is_finite() && *c > 0.0)) => {
-            let found = format!("{:?}", t.get_ref());
-            return Err(source.bad_value(t.span(), "fit.targets", found, "FLOPs above 0"));
-        }
-        given => given.as_ref().map_or(usual.targets, |t| t.get_ref().clone()),
-    };
-    Ok(FitOptions {
-        approaches,
-        bootstrap: table.bootstrap.unwrap_or(usual.bootstrap),
-        level,
-        seed: table.seed.unwrap_or(usual.seed),
-        loss: table.loss.unwrap_or(usual.loss),
-        params: table.params.unwrap_or(usual.params),
-        targets,
-        ..FitOptions::default()
     })
 }
 

@@ -3,6 +3,7 @@
 //! Values keep their place in the file ([`Spanned`]) wherever a later check may want to point at them.
 
 use crate::family::FamilyName;
+use crate::fit::{IntervalKind, LossColumn, MinimumMethod, NamedLaw, Objective, ParamCount, Starts};
 use isoflop_compiler::count::Convention;
 use isoflop_runtime::config::Decay;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -302,17 +303,42 @@ pub struct ExecutorTable {
 pub struct FitTable {
     #[serde(default)]
     pub approaches: Option<Spanned<Vec<u8>>>,
+    /// The law of approach 3; in its place `fix_e` or `tie_exponents`.
     #[serde(default)]
-    pub bootstrap: Option<usize>,
+    pub form: Option<Spanned<NamedLaw>>,
+    #[serde(default)]
+    pub fix_e: Option<Spanned<f64>>,
+    #[serde(default)]
+    pub tie_exponents: Option<Spanned<bool>>,
+    /// Other laws beside it.
+    #[serde(default)]
+    pub also: Option<Vec<NamedLaw>>,
+    #[serde(default)]
+    pub objective: Option<Objective>,
+    /// Width of the quadratic part of the Huber terms.
+    #[serde(default)]
+    pub delta: Option<Spanned<f64>>,
+    #[serde(default)]
+    pub starts: Option<Starts>,
+    #[serde(default)]
+    pub minimum: Option<MinimumMethod>,
+    #[serde(default)]
+    pub interval: Option<Spanned<Vec<IntervalKind>>>,
+    #[serde(default)]
+    pub stratify: Option<bool>,
+    #[serde(default)]
+    pub seed_weights: Option<bool>,
+    #[serde(default)]
+    pub bootstrap: Option<Spanned<usize>>,
     /// Share of resamples inside an interval.
     #[serde(default)]
     pub level: Option<Spanned<f64>>,
     #[serde(default)]
     pub seed: Option<u64>,
     #[serde(default)]
-    pub loss: Option<crate::fit::LossColumn>,
+    pub loss: Option<LossColumn>,
     #[serde(default)]
-    pub params: Option<crate::fit::ParamCount>,
+    pub params: Option<ParamCount>,
     /// FLOPs to extrapolate to.
     #[serde(default)]
     pub targets: Option<Spanned<Vec<f64>>>,

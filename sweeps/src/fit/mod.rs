@@ -47,6 +47,7 @@
 
 mod akima;
 pub mod allocate;
+mod asked;
 mod checks;
 pub mod design;
 pub mod diagnostics;
@@ -71,6 +72,7 @@ mod result;
 pub mod simulate;
 mod warnings;
 
+pub use asked::{Asked, IntervalKind, NamedLaw};
 pub use document::{DocumentFit, DocumentInputs, DocumentWarning, FitDocument, GroupInputs, fit_input};
 pub use downstream::{
     CurvePointAt, Downstream, DownstreamOptimum, DownstreamOptions, DownstreamPoint, HeldOutAccuracy, Sigmoid,

@@ -206,13 +206,13 @@ impl FitOptions {
         for form in self.variants.iter().chain([&self.form]) {
             match form {
                 LawForm::FixedE(e) if !(e.is_finite() && *e >= 0.0) => {
-                    return bad("form", format!("E fixed at {e}"), "a loss in nats per token from 0");
+                    return bad("fix_e", e.to_string(), "a loss in nats per token from 0");
                 }
                 _ => {}
             }
         }
         if self.form == LawForm::Compute {
-            return bad("form", "compute".into(), "a law of N and D; ask for this one among the variants");
+            return bad("form", "compute".into(), "a law of N and D; `also` fits this one beside it");
         }
         Ok(())
     }
