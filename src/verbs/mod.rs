@@ -25,6 +25,8 @@ mod passes;
 #[cfg(feature = "study")]
 pub mod plan;
 #[cfg(feature = "study")]
+mod plan_cluster;
+#[cfg(feature = "study")]
 pub mod propose;
 #[cfg(feature = "study")]
 pub mod report;

@@ -1,9 +1,12 @@
 //! `isoflop plan`: every run of a sweep before anything is spent.
 
+use super::plan_cluster;
 use crate::cli::Format;
 use crate::output;
 use clap::ValueHint;
 use isoflop_compiler::config::ModelConfig;
+use isoflop_sweeps::cluster::estimate;
+use isoflop_sweeps::cluster::file::Cluster;
 use isoflop_sweeps::device::{Device, Source};
 use isoflop_sweeps::file::Sweep;
 use isoflop_sweeps::plan::Plan;
@@ -16,6 +19,7 @@ use std::process::ExitCode;
 #[command(after_help = "Example:
   isoflop plan sweeps/examples/gopher.toml --device a100-80g
   isoflop plan sweeps/examples/nano.toml --output json
+  isoflop plan sweeps/examples/gopher.toml --cluster sweeps/examples/cluster.toml --layouts
 
 Memory is what one device holds to train the run in one piece, from the compiled memory plan. Peak RSS is the most
 resident memory that `isoflop train` comes to with one thread, scratch and the program included; the JSON output says what
@@ -27,8 +31,14 @@ pub struct Args {
     sweep: PathBuf,
     /// Predict for this device instead of the sweep's: cpu, a100-40g, a100-80g, h100-sxm, h200, v100,
     /// or a TOML file
-    #[arg(long)]
+    #[arg(long, conflicts_with = "cluster")]
     device: Option<String>,
+    /// Plan for the cluster that this TOML file describes: layouts, memory of a GPU, time, GPU hours, cost
+    #[arg(long, value_hint = ValueHint::FilePath)]
+    cluster: Option<PathBuf>,
+    /// With --cluster: also the fastest layout of each number of GPUs
+    #[arg(long, requires = "cluster")]
+    layouts: bool,
     #[arg(long, value_enum, default_value_t)]
     output: Format,
 }
@@ -44,12 +54,29 @@ pub fn planned(path: &Path, device: Option<&str>) -> miette::Result<(Sweep, Plan
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
     crate::heap::keep();
+    if let Some(cluster) = &args.cluster {
+        return on_cluster(args, cluster);
+    }
     let (_, plan, source) = planned(&args.sweep, args.device.as_deref())?;
     match args.output {
         Format::Json => output::json(&plan)?,
         Format::Table => output::print(&table(&plan, &source))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn on_cluster(args: &Args, cluster: &Path) -> miette::Result<ExitCode> {
+    let cluster = Cluster::read(cluster).into_diagnostic()?;
+    let sweep = file::read(&args.sweep)?;
+    let in_file = |e: &dyn std::fmt::Display| miette!("{}: {e}", args.sweep.display());
+    let plan = plan::plan(&sweep).map_err(|e| in_file(&e))?;
+    let plan = estimate::plan(&plan, &cluster).map_err(|e| in_file(&e))?;
+    match args.output {
+        Format::Json => output::json(&plan)?,
+        Format::Table => output::print(&plan_cluster::tables(&plan, &cluster, args.layouts))?,
+    }
+    let all = plan.runs.iter().all(|run| run.chosen.is_some());
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// `8L 16x32 d512 ff2048`.

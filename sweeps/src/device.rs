@@ -25,6 +25,20 @@ pub struct Device {
     pub caches: Vec<Cache>,
     pub peak_flops: Peaks,
     pub efficiency: Efficiency,
+    /// For plans of a cluster; none of devices that train alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+}
+
+/// What a plan of bf16 training on many of a GPU needs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Share of the bf16 peak that products of endless matrices reach, and that fused attention reaches.
+    pub products: f64,
+    pub attention: f64,
+    /// Bytes a second between two of a node, in one direction.
+    pub intra_node: f64,
 }
 
 /// What the values of a device are of.
@@ -216,6 +230,17 @@ impl Device {
         for (key, found) in [("products", products), ("attention", attention), ("kernels", kernels)] {
             if !(found > 0.0 && found <= 1.0) {
                 return wrong(&format!("efficiency.{key}"), found, "a number above 0, at most 1");
+            }
+        }
+        if let Some(training) = self.training {
+            let shares = [("products", training.products), ("attention", training.attention)];
+            for (key, found) in shares {
+                if !(found > 0.0 && found <= 1.0) {
+                    return wrong(&format!("training.{key}"), found, "a number above 0, at most 1");
+                }
+            }
+            if !(training.intra_node.is_finite() && training.intra_node > 0.0) {
+                return wrong("training.intra_node", training.intra_node, "a number above 0");
             }
         }
         for (i, pair) in self.caches.windows(2).enumerate() {

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "mlir")]
 pub mod calibrate;
+pub mod cluster;
 pub mod compile;
 pub mod data;
 pub mod device;

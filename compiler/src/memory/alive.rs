@@ -106,10 +106,9 @@ impl fmt::Display for Peak {
 /// The peak of a program.
 pub fn peak(lowered: &Lowered) -> Peak {
     let p = &lowered.program;
-    let touched = touches(p);
+    let view = View::of(lowered);
     let mut change = vec![0i128; p.launches.len() + 1];
-    let spans = spans(p, &touched);
-    for (buffer, span) in p.buffers.iter().zip(&spans) {
+    for (buffer, span) in p.buffers.iter().zip(&view.spans) {
         if let (Space::Arena, Some((first, last))) = (buffer.space, span) {
             change[*first] += size(buffer.bytes()) as i128;
             change[*last + 1] -= size(buffer.bytes()) as i128;
@@ -122,52 +121,107 @@ pub fn peak(lowered: &Lowered) -> Peak {
             (most, during) = (alive, launch);
         }
     }
-    let at = |launch: usize| At { launch, label: label(&p.launches, launch) };
-    let loss = p.buffers.iter().position(|b| b.space == Space::Output && b.name == "loss");
-    let loss = loss.and_then(|b| touched[b].last()).map_or(usize::MAX, |t| t.0);
-    // The backward pass begins with the loss, or earlier: nothing in it needs the loss itself.
-    let backward = p.launches.iter().position(|l| l.label.ends_with("/grad")).unwrap_or(loss).min(loss);
-    let updates = |launch: usize| {
+    let unused = p.arena_bytes - most as u64;
+    Peak { during: view.at(during), bytes: p.total_bytes(), unused, alive: view.alive(during) }
+}
+
+/// Bytes of activations, and of temporaries and workspace, when these together are most: what a step needs beside weights,
+/// optimiser and gradients, which a device may hold elsewhere.
+pub fn working_peak(lowered: &Lowered) -> (u64, u64) {
+    let view = View::of(lowered);
+    let at = |launch| {
+        let (mut activations, mut others) = (0, 0);
+        for a in view.alive(launch) {
+            match a.kind {
+                Kind::Activations => activations += a.bytes,
+                Kind::Temporaries | Kind::Workspace => others += a.bytes,
+                Kind::Weights | Kind::Optimiser | Kind::Gradients | Kind::Interface => {}
+            }
+        }
+        (activations, others)
+    };
+    (0..lowered.program.launches.len()).map(at).max_by_key(|(a, o)| a + o).unwrap_or_default()
+}
+
+/// When each buffer of a program is touched and alive.
+struct View<'a> {
+    lowered: &'a Lowered,
+    touched: Vec<Vec<(usize, usize)>>,
+    spans: Vec<Option<(usize, usize)>>,
+    /// First launch of the backward pass.
+    backward: usize,
+}
+
+impl<'a> View<'a> {
+    fn of(lowered: &'a Lowered) -> Self {
+        let p = &lowered.program;
+        let touched = touches(p);
+        let spans = spans(p, &touched);
+        let loss = p.buffers.iter().position(|b| b.space == Space::Output && b.name == "loss");
+        let loss = loss.and_then(|b| touched[b].last()).map_or(usize::MAX, |t| t.0);
+        // The backward pass begins with the loss, or earlier: nothing in it needs the loss itself.
+        let backward = p.launches.iter().position(|l| l.label.ends_with("/grad")).unwrap_or(loss).min(loss);
+        View { lowered, touched, spans, backward }
+    }
+
+    fn at(&self, launch: usize) -> At {
+        At { launch, label: label(&self.lowered.program.launches, launch) }
+    }
+
+    /// Does the launch write to the optimiser's state?
+    fn updates(&self, launch: usize) -> bool {
+        let p = &self.lowered.program;
         let l = &p.launches[launch];
         (0..l.args.len())
-            .any(|a| p.buffers[l.args[a] as usize].space == Space::State && is_written(lowered, l, a))
-    };
-    let mut list = Vec::new();
-    for ((buffer, t), span) in p.buffers.iter().zip(&touched).zip(&spans) {
-        if buffer.space != Space::Arena {
-            let kind = match buffer.space {
-                Space::State if buffer.name.starts_with("param.") => Kind::Weights,
-                Space::State => Kind::Optimiser,
-                _ => Kind::Interface,
-            };
-            let (source, bytes) = (buffer.name.clone(), size(buffer.bytes()));
-            list.push(Alive { source, kind, bytes, made: None, last_read: None });
-            continue;
-        }
-        let (Some(touch), Some(_)) = (t.first(), span.filter(|s| (s.0..=s.1).contains(&during))) else {
-            continue;
-        };
-        // The value that is there now: from the last write until now to the last touch before the next write.
-        let writes = |&&(launch, arg): &&(usize, usize)| is_written(lowered, &p.launches[launch], arg);
-        let made = t.iter().filter(|t| t.0 <= during).rfind(writes).unwrap_or(touch);
-        let next = t.iter().filter(|t| t.0 > during).find(writes).map_or(usize::MAX, |t| t.0);
-        let read = t.iter().rfind(|t| t.0 <= next).unwrap_or(made).0;
-        let kind = if buffer.name.starts_with('w') {
-            Kind::Workspace
-        } else if made.0 < backward && read >= backward {
-            Kind::Activations
-        } else if made.0 >= backward && buffer.elements() > 1 && updates(read) {
-            Kind::Gradients
-        } else {
-            Kind::Temporaries
-        };
-        let source = format!("{} {}", operation(lowered, *made), label(&p.launches, made.0));
-        let bytes = size(buffer.bytes());
-        list.push(Alive { source, kind, bytes, made: Some(at(made.0)), last_read: Some(at(read)) });
+            .any(|a| p.buffers[l.args[a] as usize].space == Space::State && is_written(self.lowered, l, a))
     }
-    list.sort_by_key(|a| std::cmp::Reverse(a.bytes));
-    let unused = p.arena_bytes - most as u64;
-    Peak { during: at(during), bytes: p.total_bytes(), unused, alive: list }
+
+    /// What is in memory during a launch, the largest first.
+    fn alive(&self, during: usize) -> Vec<Alive> {
+        let (lowered, backward) = (self.lowered, self.backward);
+        let p = &lowered.program;
+        let mut list = Vec::new();
+        for ((buffer, t), span) in p.buffers.iter().zip(&self.touched).zip(&self.spans) {
+            if buffer.space != Space::Arena {
+                let kind = match buffer.space {
+                    Space::State if buffer.name.starts_with("param.") => Kind::Weights,
+                    Space::State => Kind::Optimiser,
+                    _ => Kind::Interface,
+                };
+                let (source, bytes) = (buffer.name.clone(), size(buffer.bytes()));
+                list.push(Alive { source, kind, bytes, made: None, last_read: None });
+                continue;
+            }
+            let (Some(touch), Some(_)) = (t.first(), span.filter(|s| (s.0..=s.1).contains(&during))) else {
+                continue;
+            };
+            // The value that is there now: from the last write until now to the last touch before the next write.
+            let writes = |&&(launch, arg): &&(usize, usize)| is_written(lowered, &p.launches[launch], arg);
+            let made = t.iter().filter(|t| t.0 <= during).rfind(writes).unwrap_or(touch);
+            let next = t.iter().filter(|t| t.0 > during).find(writes).map_or(usize::MAX, |t| t.0);
+            let read = t.iter().rfind(|t| t.0 <= next).unwrap_or(made).0;
+            let kind = if buffer.name.starts_with('w') {
+                Kind::Workspace
+            } else if made.0 < backward && read >= backward {
+                Kind::Activations
+            } else if made.0 >= backward && buffer.elements() > 1 && self.updates(read) {
+                Kind::Gradients
+            } else {
+                Kind::Temporaries
+            };
+            let source = format!("{} {}", operation(lowered, *made), label(&p.launches, made.0));
+            let bytes = size(buffer.bytes());
+            list.push(Alive {
+                source,
+                kind,
+                bytes,
+                made: Some(self.at(made.0)),
+                last_read: Some(self.at(read)),
+            });
+        }
+        list.sort_by_key(|a| std::cmp::Reverse(a.bytes));
+        list
+    }
 }
 
 fn size(bytes: u64) -> u64 {

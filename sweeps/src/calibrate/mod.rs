@@ -212,6 +212,7 @@ pub fn calibrate(
             attention: rounded(share(attention)),
             kernels: rounded(share(operations)),
         },
+        training: None,
     };
     Ok(Calibration { device, measurements: all })
 }
