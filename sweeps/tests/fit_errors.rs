@@ -133,6 +133,9 @@ fn curves_are_read_with_gaps_and_without_a_torn_last_row() {
     std::fs::write(&path, "step,tokens,flops,train_loss\n1,x,1e9,5.5\n").unwrap();
     let error = read_curve(&path, "a").unwrap_err().to_string();
     assert!(error.contains("line 2, column `tokens`: found `x`"), "{error}");
+    std::fs::write(&path, "step,tokens,flops,train_loss\r\n1,256,1e9,5.5\r\n\r\n2,x,2e9,5.4\r\n").unwrap();
+    let error = read_curve(&path, "a").unwrap_err().to_string();
+    assert!(error.contains("line 4, column `tokens`: found `x`"), "{error}");
     std::fs::write(&path, "step,tokens,flops\n1,1,1\n").unwrap();
     assert!(read_curve(&path, "a").unwrap_err().to_string().contains("no column `train_loss`"));
 }

@@ -274,3 +274,17 @@ fn equal_files_give_equal_hashes_and_rows_theirs() {
     assert_eq!(plain.rows.each[2], blake3::hash(row.as_bytes()).to_hex().as_str());
     assert_eq!(plain.blake3, blake3::hash(text.as_bytes()).to_hex().as_str());
 }
+
+/// Runs without names are called by their lines, and errors name them, whatever ends the lines.
+#[test]
+fn lines_are_counted_alike_whatever_ends_them() {
+    let text = csv("N,D,loss", |_, [n, d, _, l]| format!("{n},{d},{l}"));
+    for text in [text.clone(), text.replace('\n', "\r\n"), format!("\u{feff}{}", text.replace('\n', "\r\n"))]
+    {
+        let input = read(&text);
+        assert_eq!((input.runs[0].id.as_str(), input.runs[19].id.as_str()), ("line 2", "line 21"));
+        let bad = text.replacen("417000000", "x", 1);
+        let error = read_bytes("p.csv", bad.as_bytes(), &ReadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("line 10"), "{error}");
+    }
+}

@@ -9,6 +9,7 @@ mod columns;
 mod error;
 mod json;
 mod judge;
+mod lines;
 mod logs;
 mod numbers;
 mod parse;

@@ -2,6 +2,7 @@
 
 use super::error::InputError;
 use super::json;
+use super::lines::Lines;
 use super::table::{Table, TableFormat};
 
 /// First bytes of files that are not text, what they are, and what to do.
@@ -84,6 +85,7 @@ fn separated(path: &str, text: &str) -> Result<Table, InputError> {
         .from_reader(text.as_bytes());
     let mut record = csv::StringRecord::new();
     let mut table: Option<Table> = None;
+    let mut lines = Lines::of(text);
     loop {
         let from = reader.position().byte() as usize;
         let more = reader.read_record(&mut record).map_err(|e| {
@@ -93,7 +95,7 @@ fn separated(path: &str, text: &str) -> Result<Table, InputError> {
         if !more {
             break;
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.at(from);
         let end = (reader.position().byte() as usize).min(text.len());
         // Blank lines before the record are skipped by the reader and belong to no row.
         let raw = text.get(from..end).unwrap_or("").trim_matches(['\r', '\n']);

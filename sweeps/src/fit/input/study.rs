@@ -1,5 +1,6 @@
 //! The runs.csv of a study and the metrics.csv of a run, which this tool wrote: read strictly, and written.
 
+use super::lines::Lines;
 use crate::fit::error::FitError;
 use crate::fit::records::{Curve, CurvePoint, RunRecord, RunStatus};
 use std::collections::HashMap;
@@ -45,9 +46,10 @@ impl Table {
         let header = reader.headers().map_err(csv_error)?.clone();
         let columns = header.iter().enumerate().map(|(i, c)| (c.to_string(), i)).collect();
         let mut rows = Vec::new();
+        let mut lines = Lines::of(text);
         for record in reader.records() {
             let record = record.map_err(csv_error)?;
-            rows.push((record.position().map_or(0, |p| p.line()), record));
+            rows.push((lines.at(record.position().map_or(0, |p| p.byte()) as usize), record));
         }
         if rows.is_empty() {
             return Err(FitError::EmptyFile { path: name, what });
