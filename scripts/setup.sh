@@ -13,12 +13,14 @@
 #                                libclang-22-dev: bindgen reads MLIR's headers with it
 #   sweeps on corpus/gcide       dict-gcide (the GNU Collaborative International Dictionary of English)
 #   tests of reports             chromium (renders report.html)
+#   tests on a real Slurm        slurmctld slurmd slurm-client munge; with its accounting slurmdbd slurm-wlm-mysql-plugin
+#                                mariadb-server-core mariadb-client-core (the -core packages start no service)
 set -euo pipefail
 
 MIN_RUST=1.89
 BUILD=(build-essential)
 LLVM=(llvm-22-dev libmlir-22-dev libpolly-22-dev libzstd-dev zlib1g-dev libclang-22-dev)
-TESTS=(dict-gcide)
+TESTS=(dict-gcide slurmctld slurmd slurm-client munge slurmdbd slurm-wlm-mysql-plugin mariadb-server-core mariadb-client-core)
 
 die() {
     printf 'setup.sh: %s\n' "$@" >&2

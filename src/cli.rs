@@ -47,6 +47,24 @@ enum Verb {
     /// Run a sweep on this machine; starts again only what is not finished
     #[cfg(feature = "study")]
     Run(verbs::run::Args),
+    /// Submit a sweep to Slurm; submits again only what has no job and is not finished
+    #[cfg(feature = "study")]
+    Submit(verbs::submit::Args),
+    /// Take runs of a study out of the Slurm queue; they save and stop
+    #[cfg(feature = "study")]
+    Cancel(verbs::cancel::Args),
+    /// Submit runs again that a submission leaves alone: failed, cancelled or given up
+    #[cfg(feature = "study")]
+    Retry(verbs::retry::Args),
+    /// Wait until the jobs of a study are over
+    #[cfg(feature = "study")]
+    Wait(verbs::wait::Args),
+    /// Say in one line why a run waits, or why it ended
+    #[cfg(feature = "study")]
+    Explain(verbs::explain::Args),
+    /// Print what the jobs of a run said
+    #[cfg(feature = "study")]
+    Logs(verbs::logs::Args),
     /// Train one run directory: what every executor starts
     Train(verbs::train::Args),
     /// Show where the runs of a study stand
@@ -97,6 +115,18 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         Verb::Kernels(kernels) => verbs::kernels::run(&kernels),
         #[cfg(feature = "study")]
         Verb::Run(args) => verbs::run::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Submit(args) => verbs::submit::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Cancel(args) => verbs::cancel::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Retry(args) => verbs::retry::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Wait(args) => verbs::wait::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Explain(args) => verbs::explain::run(&args),
+        #[cfg(feature = "study")]
+        Verb::Logs(args) => verbs::logs::run(&args),
         Verb::Train(args) => verbs::train::run(&args),
         #[cfg(feature = "study")]
         Verb::Status(args) => verbs::status::run(&args),

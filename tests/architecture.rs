@@ -130,6 +130,22 @@ fn only_the_process_module_starts_workers() {
 }
 
 #[test]
+fn only_the_slurm_module_runs_commands_of_slurm() {
+    let commands = ["sbatch", "squeue", "sacct", "sacctmgr", "scancel", "scontrol", "sinfo", "srun"];
+    let quoted = |text: &str| commands.into_iter().find(|c| text.contains(&format!("\"{c}\"")));
+    let mut inside = 0;
+    for (path, text) in sources() {
+        let found = quoted(&text);
+        if path.starts_with("sweeps/src/slurm") {
+            inside += usize::from(found.is_some());
+        } else if !path.starts_with("tests") {
+            assert_eq!(found, None, "{} names a command of Slurm", path.display());
+        }
+    }
+    assert!(inside >= 3, "only {inside} files run commands of Slurm");
+}
+
+#[test]
 fn sources_are_short_finished_and_say_what_they_are_for() {
     let unfinished = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore")];
     for (path, text) in sources() {

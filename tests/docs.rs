@@ -7,16 +7,21 @@
 //! * `<!-- file: NAME -->`: a file that is in that directory from here on.
 //! * `<!-- source: PATH -->`: a file of this repository, every line of it.
 //! * `<!-- prints -->`: what the commands before print, exactly; a line `...` stands for any lines.
+//! * `<!-- slurm -->`: as `test`, on a machine of a Slurm cluster: tests/slurm runs these pages.
 #![cfg(feature = "study")]
+
+#[path = "pages/mod.rs"]
+mod pages;
 
 use isoflop_compiler::fuse::decision::Reason;
 use isoflop_compiler::passes;
+use pages::{agrees, blocks, read, root};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 22] = [
     "plan",
     "calibrate",
     "compile",
@@ -25,6 +30,12 @@ const VERBS: [&str; 16] = [
     "kernels diff",
     "run",
     "train",
+    "submit",
+    "cancel",
+    "retry",
+    "wait",
+    "explain",
+    "logs",
     "status",
     "fit",
     "allocate",
@@ -34,15 +45,6 @@ const VERBS: [&str; 16] = [
     "data prepare",
     "completions",
 ];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    let path = root().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
 
 /// Markdown files at the root, in docs and beside the filetests.
 fn pages() -> Vec<PathBuf> {
@@ -54,45 +56,6 @@ fn pages() -> Vec<PathBuf> {
         .collect();
     pages.sort();
     pages
-}
-
-/// A fenced block: the words of the comment before it, and its text.
-struct Block {
-    mark: String,
-    line: usize,
-    text: String,
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let (mut mark, mut open) = (String::new(), None::<Block>);
-    for (i, line) in page.lines().enumerate() {
-        match (&mut open, line.starts_with("```")) {
-            (None, true) => {
-                open = Some(Block { mark: std::mem::take(&mut mark), line: i + 1, text: String::new() })
-            }
-            (Some(_), true) => blocks.extend(open.take()),
-            (Some(block), false) => block.text.extend([line, "\n"]),
-            (None, false) => {
-                if let Some(comment) = line.strip_prefix("<!--").and_then(|l| l.strip_suffix("-->")) {
-                    mark = comment.trim().to_owned();
-                } else if !line.trim().is_empty() {
-                    mark.clear();
-                }
-            }
-        }
-    }
-    assert!(open.is_none(), "a fence is not closed");
-    blocks
-}
-
-/// Whether `found` is `wanted`, in which a line `...` stands for any lines.
-fn agrees(wanted: &[&str], found: &[&str]) -> bool {
-    match wanted.split_first() {
-        None => found.is_empty(),
-        Some((&"...", rest)) => (0..=found.len()).any(|skip| agrees(rest, &found[skip..])),
-        Some((line, rest)) => found.first() == Some(line) && agrees(rest, &found[1..]),
-    }
 }
 
 #[test]
@@ -111,14 +74,18 @@ fn commands_run_and_print_what_the_page_says() {
         std::fs::create_dir(&dir).expect("a folder");
         std::fs::write(dir.join("book.txt"), book.repeat(4)).expect("written");
         std::os::unix::fs::symlink(root().join("sweeps"), dir.join("sweeps")).expect("a link");
-        let mut printed = String::new();
+        // None after a block that does not run here.
+        let mut printed = Some(String::new());
         for block in blocks(&read(&page)) {
             let place = format!("{name}:{}", block.line);
             if let Some(file) = block.mark.strip_prefix("file: ") {
                 std::fs::write(dir.join(file), &block.text).expect("written");
             } else if let Some(source) = block.mark.strip_prefix("source: ") {
                 assert!(block.text == read(source), "{place} is not what {source} holds");
+            } else if block.mark == "slurm" {
+                printed = None;
             } else if block.mark == "prints" {
+                let Some(printed) = &printed else { continue };
                 let (wanted, found) =
                     (block.text.lines().collect::<Vec<_>>(), printed.lines().collect::<Vec<_>>());
                 assert!(agrees(&wanted, &found), "{place}: the page says\n{}\nfound\n{printed}", block.text);
@@ -131,9 +98,10 @@ fn commands_run_and_print_what_the_page_says() {
                     .env("XDG_CONFIG_HOME", lab.path().join("config"))
                     .output()
                     .expect("bash");
-                printed = String::from_utf8_lossy(&output.stdout).into_owned();
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{place}: {}\n{printed}{errors}", output.status);
+                assert!(output.status.success(), "{place}: {}\n{text}{errors}", output.status);
+                printed = Some(text);
                 ran += 1;
             } else {
                 assert!(block.mark.is_empty(), "{place}: unknown mark `{}`", block.mark);
@@ -363,6 +331,8 @@ fn lists_of_names_are_complete() {
         .map(i32::to_string)
         .collect();
     assert_eq!(first_cells(&read("docs/cluster.md"), "## Exit codes"), exits);
+    let causes = members(&read("sweeps/src/slurm/policy.rs"), "enum Cause");
+    assert_eq!(first_cells(&read("docs/cluster.md"), "### When a job ends early"), causes);
 }
 
 #[test]

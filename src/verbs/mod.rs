@@ -5,9 +5,13 @@ pub mod allocate;
 #[cfg(feature = "study")]
 pub mod calibrate;
 #[cfg(feature = "study")]
+pub mod cancel;
+#[cfg(feature = "study")]
 pub mod compile;
 pub mod completions;
 pub mod data;
+#[cfg(feature = "study")]
+pub mod explain;
 #[cfg(feature = "study")]
 mod filetest;
 #[cfg(feature = "study")]
@@ -17,7 +21,11 @@ mod fit_accuracy;
 #[cfg(feature = "study")]
 mod fit_args;
 #[cfg(feature = "study")]
+mod jobs;
+#[cfg(feature = "study")]
 pub mod kernels;
+#[cfg(feature = "study")]
+pub mod logs;
 #[cfg(feature = "study")]
 pub mod opt;
 #[cfg(feature = "study")]
@@ -31,9 +39,15 @@ pub mod propose;
 #[cfg(feature = "study")]
 pub mod report;
 #[cfg(feature = "study")]
+pub mod retry;
+#[cfg(feature = "study")]
 pub mod run;
 #[cfg(feature = "study")]
 pub mod simulate;
 #[cfg(feature = "study")]
 pub mod status;
+#[cfg(feature = "study")]
+pub mod submit;
 pub mod train;
+#[cfg(feature = "study")]
+pub mod wait;

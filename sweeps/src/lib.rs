@@ -16,12 +16,12 @@ pub mod fit;
 #[cfg(feature = "mlir")]
 pub mod local;
 pub mod plan;
-#[cfg(feature = "mlir")]
 mod process;
 pub mod propose;
 pub mod report;
 pub mod reports;
 pub mod results;
+pub mod slurm;
 pub mod status;
 pub mod step_times;
 pub mod study;

@@ -106,13 +106,7 @@ pub fn run(
     options: &Options<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Summary, RunError> {
-    let before = status::rows(study, plan)?;
-    let mut queue: Vec<usize> = (0..plan.runs.len()).filter(|i| !is_done(before[*i].state)).collect();
-    on_event(Event::Found { runs: plan.runs.len(), done: plan.runs.len() - queue.len() });
-    study.write_runs(plan)?;
-    if !queue.is_empty() {
-        prepare(study, sweep, plan, data, &queue, on_event)?;
-    }
+    let mut queue = prepare(study, sweep, plan, data, on_event)?;
     // The longest start first, so that the last to end is a short one. Taken from the back.
     let cost = |i: &usize| plan.runs[*i].seconds.unwrap_or(plan.runs[*i].flops);
     queue.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then(b.cmp(a)));
@@ -132,15 +126,22 @@ pub fn run(
     Ok(summary)
 }
 
-/// Compiles what the queued runs need and has no artifact yet, and writes their configurations.
-fn prepare(
+/// Makes every run directory that is not done ready for `isoflop train`: compiles what has no artifact yet and writes the
+/// configurations. Returns those runs. The study must be locked and its plan adopted.
+///
+/// # Errors
+/// As [`run`].
+pub fn prepare(
     study: &Study,
     sweep: &Sweep,
     plan: &Plan,
     data: &DataConfig,
-    queue: &[usize],
     on_event: &mut dyn FnMut(Event),
-) -> Result<(), RunError> {
+) -> Result<Vec<usize>, RunError> {
+    let before = status::rows(study, plan)?;
+    let queue: Vec<usize> = (0..plan.runs.len()).filter(|i| !is_done(before[*i].state)).collect();
+    on_event(Event::Found { runs: plan.runs.len(), done: plan.runs.len() - queue.len() });
+    study.write_runs(plan)?;
     let steps = compile::steps(&plan.runs);
     let mut artifacts: Vec<Option<PathBuf>> = vec![None; steps.distinct.len()];
     for (run, step) in plan.runs.iter().zip(&steps.of_run) {
@@ -164,12 +165,15 @@ fn prepare(
         }
         on_event(Event::Compiled { steps: missing.len(), kernels, seconds: began.elapsed().as_secs_f64() });
     }
-    for run in queue {
+    for run in &queue {
         if let Some(artifact) = &artifacts[steps.of_run[*run]] {
             study.write_config(&plan.runs[*run], sweep, data, artifact)?;
         }
     }
-    Ok(())
+    if !queue.is_empty() {
+        study.sync()?;
+    }
+    Ok(queue)
 }
 
 struct Working {

@@ -12,6 +12,7 @@ use isoflop_runtime::config::{DataConfig, RunConfig};
 use isoflop_runtime::rundir::{FileError, RunDir, RunDirError, replace};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Paths of one study.
@@ -45,7 +46,7 @@ pub enum StudyError {
     )]
     OtherVersion { path: PathBuf, changes: Vec<String> },
     #[error(
-        "another `isoflop run` works on {}; wait for it or stop it with Ctrl-C (`isoflop status` shows its runs)",
+        "another isoflop works on {}; wait for it or stop it with Ctrl-C (`isoflop status` shows its runs)",
         dir.display()
     )]
     Busy { dir: PathBuf },
@@ -146,7 +147,8 @@ impl Study {
         artifact.join("manifest.json").is_file().then_some(artifact)
     }
 
-    /// Writes the run's config.toml, or checks that the one already there says the same.
+    /// Writes the run's config.toml, or checks that the one already there says the same. It is sure to be on the disk after
+    /// [`Study::sync`] only: one wait for thousands of runs.
     ///
     /// # Errors
     /// [`StudyError::OtherVersion`] where it does not.
@@ -172,7 +174,20 @@ impl Study {
             }
         }
         make_dir(dir.root())?;
-        Ok(replace(&path, text.as_bytes(), true)?)
+        Ok(replace(&path, text.as_bytes(), false)?)
+    }
+
+    /// Waits until everything that was written into the study's file system is on the disk.
+    ///
+    /// # Errors
+    /// When the disk reports that something could not be written.
+    pub fn sync(&self) -> Result<(), FileError> {
+        let dir = File::open(&self.dir).map_err(|e| FileError::new("open", &self.dir, e))?;
+        // SAFETY: syncfs only reads the descriptor, which `dir` keeps open.
+        match unsafe { libc::syncfs(dir.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(FileError::new("sync", &self.dir, std::io::Error::last_os_error())),
+        }
     }
 
     /// Writes runs.csv from where every run stands, in the order of the plan.

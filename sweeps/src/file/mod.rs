@@ -2,6 +2,7 @@
 
 pub mod error;
 mod resolve;
+mod resolve_executor;
 mod resolve_fit;
 mod resolve_list;
 mod resolve_train;
@@ -30,6 +31,8 @@ pub struct Sweep {
     pub data: Option<DataSpec>,
     /// Runs at the same time; none means one for each core.
     pub jobs: Option<usize>,
+    /// Where `kind = "slurm"`.
+    pub slurm: Option<SlurmSpec>,
     pub fit: FitOptions,
 }
 
@@ -134,6 +137,25 @@ pub struct DataSpec {
     pub validation: Option<PathBuf>,
     /// What a prepared folder must have been made with; none accepts any.
     pub tokenizer: Option<PathBuf>,
+}
+
+/// What `[executor]` says of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlurmSpec {
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    pub constraint: Option<String>,
+    /// Seconds; none follows from the predicted time of each run.
+    pub time_limit: Option<u64>,
+    pub cpus_per_task: u32,
+    /// Bytes; none follows from the planned memory of each run.
+    pub mem: Option<u64>,
+    pub max_running: Option<u32>,
+    /// None is the program that submits.
+    pub worker: Option<PathBuf>,
+    /// Options of sbatch, each one argument.
+    pub sbatch: Vec<String>,
 }
 
 /// Reads and checks a sweep file.

@@ -2,6 +2,7 @@
 //! than one key checked.
 
 use super::error::{FileError, Source};
+use super::resolve_executor::slurm;
 use super::resolve_fit::fit;
 use super::resolve_list::{self, listed};
 use super::resolve_train::train;
@@ -41,8 +42,9 @@ pub(super) fn resolve(source: &Source<'_>, file: &SweepFile) -> Checked<Sweep> {
         tokenizer: d.tokenizer.as_ref().map(|t| t.get_ref().into()),
     });
     let jobs = at_least_one(source, "executor.jobs", file.executor.jobs.as_ref())?;
+    let slurm = slurm(source, &file.executor)?;
     let fit = fit(source, &file.fit)?;
-    Ok(Sweep { name: name.clone(), seeds, sizes, plan, train, data, jobs, fit })
+    Ok(Sweep { name: name.clone(), seeds, sizes, plan, train, data, jobs, slurm, fit })
 }
 
 fn sizes(source: &Source<'_>, table: &Spanned<schema::FamilyTable>) -> Checked<Vec<Size>> {

@@ -286,6 +286,7 @@ pub struct DataTable {
 pub enum ExecutorKind {
     #[default]
     Local,
+    Slurm,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -296,6 +297,31 @@ pub struct ExecutorTable {
     /// Runs at the same time; by default one for each core.
     #[serde(default)]
     pub jobs: Option<Spanned<usize>>,
+    #[serde(default)]
+    pub partition: Option<Spanned<String>>,
+    #[serde(default)]
+    pub account: Option<Spanned<String>>,
+    #[serde(default)]
+    pub qos: Option<Spanned<String>>,
+    #[serde(default)]
+    pub constraint: Option<Spanned<String>>,
+    /// Of one job, in one of Slurm's forms or as `4h`; by default from the predicted time of each run.
+    #[serde(default)]
+    pub time_limit: Option<Spanned<String>>,
+    #[serde(default)]
+    pub cpus_per_task: Option<Spanned<u32>>,
+    /// Of one job, as `4GB`; by default from the planned memory of each run.
+    #[serde(default)]
+    pub mem: Option<Spanned<String>>,
+    /// Runs of one array at the same time; by default as many as the cluster lets.
+    #[serde(default)]
+    pub max_running: Option<Spanned<u32>>,
+    /// The program that trains, where the nodes have another one than the login node.
+    #[serde(default)]
+    pub worker: Option<Spanned<String>>,
+    /// Options of sbatch, passed on as they are.
+    #[serde(default)]
+    pub sbatch: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

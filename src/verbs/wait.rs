@@ -1,0 +1,142 @@
+//! `isoflop wait`: until the jobs of a study are over.
+
+use crate::cli::Format;
+use crate::output;
+use crate::verbs::jobs::{self, Job};
+use clap::ValueHint;
+use isoflop_runtime::train::EXIT_CONTINUE;
+use isoflop_sweeps::slurm::SlurmError;
+use isoflop_sweeps::slurm::history::History;
+use isoflop_sweeps::slurm::standing::{Standings, Verdict, standings};
+use isoflop_sweeps::slurm::submit::Which;
+use miette::miette;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  isoflop wait studies/one --resubmit && isoflop fit studies/one
+
+Asks Slurm every --every seconds, less often while the controller is away. Exit codes: 0 every run is finished or diverged, 75
+some are left and have no job, or the time is over, 1 some were cancelled or given up.")]
+pub struct Args {
+    /// The study's directory
+    #[arg(value_hint = ValueHint::DirPath)]
+    study: PathBuf,
+    /// Submit again what ended early, as `isoflop submit` would, and what had no room
+    #[arg(long)]
+    resubmit: bool,
+    /// Seconds between two looks at the queue
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    /// Seconds after which to stop waiting
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How the runs stand at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Ended {
+    done: usize,
+    /// Waiting or running still.
+    live: usize,
+    /// Without a job, and taken up by the next submission.
+    left: usize,
+    cancelled: usize,
+    given_up: usize,
+}
+
+impl Ended {
+    fn of(now: &Standings) -> Ended {
+        let mut ended = Ended::default();
+        for run in &now.runs {
+            *match run.verdict {
+                Verdict::Done => &mut ended.done,
+                Verdict::Live => &mut ended.live,
+                Verdict::New | Verdict::Continues { .. } => &mut ended.left,
+                Verdict::Cancelled => &mut ended.cancelled,
+                Verdict::GivenUp { .. } => &mut ended.given_up,
+            } += 1;
+        }
+        ended
+    }
+}
+
+/// The longest pause while the controller is away.
+const LONGEST: Duration = Duration::from_secs(300);
+
+pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    let job = Job::open(&args.study)?;
+    let began = Instant::now();
+    let usual = Duration::from_secs(args.every);
+    let mut pause = usual;
+    let (mut told, mut ended) = (None, Ended::default());
+    loop {
+        match look(&job, args.resubmit) {
+            Ok(now) => {
+                (pause, ended) = (usual, now);
+                if told != Some(ended) && args.output == Format::Table {
+                    output::note(&words(&ended));
+                    told = Some(ended);
+                }
+                if ended.live == 0 && (!args.resubmit || ended.left == 0) {
+                    break;
+                }
+            }
+            // Somebody else submits at this moment; or the controller is away.
+            Err(SlurmError::Study(isoflop_sweeps::study::StudyError::Busy { .. })) => {}
+            Err(e) if e.is_away() => {
+                output::note(&format!("waiting for Slurm: {e}"));
+                pause = (pause * 2).min(LONGEST).max(usual);
+            }
+            Err(e) => return Err(miette!("{e}")),
+        }
+        let left = args.timeout.map(|t| Duration::from_secs(t).saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
+    }
+    // For who reads the results next.
+    job.study.write_runs(&job.plan).map_err(|e| miette!("{e}"))?;
+    match args.output {
+        Format::Json => output::json(&ended)?,
+        Format::Table => output::line(&words(&ended))?,
+    }
+    Ok(if ended.live + ended.left > 0 {
+        ExitCode::from(EXIT_CONTINUE as u8)
+    } else if ended.cancelled + ended.given_up > 0 {
+        output::note(&format!("`isoflop explain {}` says why", args.study.display()));
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn words(e: &Ended) -> String {
+    let Ended { done, live, left, cancelled, given_up } = e;
+    format!("{done} done, {live} in the queue, {left} left, {cancelled} cancelled, {given_up} given up")
+}
+
+/// Looks once, and submits what is left where that is wanted.
+fn look(job: &Job, resubmit: bool) -> Result<Ended, SlurmError> {
+    let history = History::read(job.study.dir())?.unwrap_or_default();
+    let now = standings(&job.slurm, &job.study, &job.plan, &history)?;
+    if let Some(said) = now.incomplete {
+        return Err(SlurmError::Incomplete { said });
+    }
+    let ended = Ended::of(&now);
+    if !resubmit || ended.left == 0 {
+        return Ok(ended);
+    }
+    let report = job.submit(Which::Rest)?;
+    for submitted in &report.submitted {
+        output::note(&format!("job {}: {}", submitted.job, jobs::tasks_in_words(&submitted.what)));
+    }
+    let history = History::read(job.study.dir())?.unwrap_or_default();
+    Ok(Ended::of(&standings(&job.slurm, &job.study, &job.plan, &history)?))
+}

@@ -1,0 +1,15 @@
+//! Studies on a real Slurm of several emulated nodes, started and stopped by each test. scripts/setup.sh installs Slurm; a
+//! machine without it fails these tests.
+#![cfg(all(feature = "study", target_os = "linux"))]
+
+mod cluster;
+mod crashes;
+mod data;
+mod ends;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod limits;
+mod page;
+#[path = "../pages/mod.rs"]
+mod pages;
+mod whole;
