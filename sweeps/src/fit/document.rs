@@ -142,6 +142,15 @@ impl FitDocument {
             let warning = Warning { code: WarningCode::FewerResamples, message, value: drawn as f64 };
             self.warnings.push(DocumentWarning { warning, group: group.clone() });
         }
+        if let Some(b) = fits.iter().filter_map(|f| f.bootstrap).find(|b| b.linear) {
+            let message = format!(
+                "With {} runs the {} resamples of approach 3 were not fitted anew: each is a Newton step from the fit, with runs drawn in blocks.",
+                inputs.used, b.resamples
+            );
+            let (code, value) = (WarningCode::FewerResamples, b.resamples as f64);
+            self.warnings
+                .push(DocumentWarning { warning: Warning { code, message, value }, group: group.clone() });
+        }
         for fit in fits {
             let third = fit.approach == 3;
             self.fits.push(DocumentFit {

@@ -8,6 +8,7 @@ use super::parametric::Sample;
 use super::power::{self, Pair};
 use super::result::{Bias, Fit, IsoflopMinimum, MinimumFlag, Params};
 use nalgebra::{Matrix3, Vector3};
+use std::collections::HashSet;
 
 /// Curvatures within this many standard errors of zero do not locate a minimum.
 const CLEAR: f64 = 2.0;
@@ -152,8 +153,8 @@ pub(crate) fn fit(
         return Err((minima, why));
     };
     // Only the budgets that the estimate rests on are resampled; those of them that lose their minimum sit out.
-    let kept: Vec<Budget> =
-        all.into_iter().filter(|b| minima.iter().filter(interior).any(|m| m.budget == b.flops)).collect();
+    let used: HashSet<u64> = minima.iter().filter(interior).map(|m| m.budget.to_bits()).collect();
+    let kept: Vec<Budget> = all.into_iter().filter(|b| used.contains(&b.flops.to_bits())).collect();
     let strata: Vec<Vec<usize>> = kept.iter().map(|b| b.members.clone()).collect();
     let resampled = resampled(options, samples.len(), &strata, |weights| {
         let fitted: Vec<_> = kept
@@ -181,10 +182,9 @@ pub(crate) fn bias(
 ) -> Option<Bias> {
     let exact: Option<Vec<Sample>> =
         samples.iter().map(|s| Some(Sample { loss: law.loss(s.params, s.tokens)?, ..s.clone() })).collect();
-    let used = |m: &&IsoflopMinimum| {
-        let same = |n: &&IsoflopMinimum| n.budget == m.budget && n.flag == MinimumFlag::Interior;
-        m.params.is_some() && fit.minima.iter().find(same).is_some()
-    };
+    let interior = fit.minima.iter().filter(|m| m.flag == MinimumFlag::Interior);
+    let budgets: HashSet<u64> = interior.map(|m| m.budget.to_bits()).collect();
+    let used = |m: &&IsoflopMinimum| m.params.is_some() && budgets.contains(&m.budget.to_bits());
     let found = minima(&exact?, &vec![1.0; samples.len()], k, options.minimum);
     power::bias(&laws(found.iter().filter(used))?, samples, law, k)
 }

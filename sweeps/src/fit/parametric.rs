@@ -1,6 +1,6 @@
 //! Approach 3: a law of the loss in N and D fitted to all runs at once. Hoffmann et al. 2022, section 3.3.
 
-use super::intervals::{Resampled, Sandwich, Spread, profiles, resampled, sandwich};
+use super::intervals::{Resampled, Sandwich, Spread, is_linear, profiles, resampled, sandwich, shifts};
 use super::law::{Measure, Points, Solution, Solver};
 use super::options::{FitOptions, LawForm, Starts};
 use super::parabola::budgets;
@@ -71,10 +71,15 @@ fn estimate(
 ) -> Option<Estimated> {
     let solver = Solver::new(points, form, Measure::from(options));
     let solution = solver.solve(weights, options.starts)?;
-    let resampled = resampled(options, weights.len(), strata, |counts| {
+    let again = |counts: &[f64]| {
         let both: Vec<f64> = counts.iter().zip(weights).map(|(c, w)| c * w).collect();
         solver.again(&both, &solution.theta).map(|theta| solver.law(&theta))
-    });
+    };
+    let linear = is_linear(weights.len()).then(|| solver.linear(weights, &solution.theta)).flatten();
+    let resampled = match linear {
+        Some(linear) => shifts(options, strata, |i| linear.slope(i)).map(|s| solver.law(&linear.moved(&s))),
+        None => resampled(options, weights.len(), strata, again),
+    };
     let sound = solution.status.is_sound();
     let sandwich = sandwich(&solver.problem, weights, &solution.theta).filter(|_| sound);
     let profiles = match &sandwich {
@@ -166,6 +171,7 @@ fn bootstrap(resampled: &Resampled<Params>, options: &FitOptions) -> Option<Boot
         seed: options.seed,
         resamples: resampled.drawn,
         used: resampled.draws.len(),
+        linear: resampled.linear,
     })
 }
 

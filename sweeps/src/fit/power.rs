@@ -119,6 +119,7 @@ pub(crate) fn fit(
             seed: options.seed,
             resamples: resampled.drawn,
             used: resampled.draws.len(),
+            linear: resampled.linear,
         }),
         optimum,
         minima: Vec::new(),

@@ -40,6 +40,9 @@ pub struct Bootstrap {
     pub resamples: usize,
     /// Resamples that gave an estimate.
     pub used: usize,
+    /// Whether, of very many runs, no resample was fitted anew: each is a Newton step from the fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linear: bool,
 }
 
 /// A value with its interval.
@@ -223,7 +226,7 @@ impl Fit {
     pub fn interval_of(&self, value: &dyn Fn(&Params) -> f64) -> Option<[f64; 2]> {
         let bootstrap = self.bootstrap?;
         let Cloud { draws, jackknife } = self.cloud.clone();
-        let resampled = Resampled { drawn: bootstrap.resamples, draws, jackknife };
+        let resampled = Resampled { drawn: bootstrap.resamples, draws, jackknife, linear: bootstrap.linear };
         let spread = Spread {
             best: &self.params,
             resampled: &resampled,
@@ -279,7 +282,7 @@ pub enum WarningCode {
     LossAboveUniform,
     /// A table's loss was read from one of several columns.
     ColumnChosen,
-    /// A table is so long that fewer resamples were drawn.
+    /// A table is so long that fewer resamples were drawn, or none was fitted anew.
     FewerResamples,
     /// Fewer than five model sizes.
     FewModels,

@@ -9,10 +9,10 @@ mod warnings;
 
 pub use options::DownstreamOptions;
 pub use sigmoid::Sigmoid;
-pub(crate) use sigmoid::Sigmoids;
+use sigmoid::{Sigmoids, Vec4};
 pub(crate) use warnings::beyond_data;
 
-use super::intervals::{Resampled, Spread, resampled};
+use super::intervals::{Resampled, Spread, is_linear, resampled, shifts};
 use super::law::{Measure, Solver};
 use super::nearest::Nearest;
 use super::options::{FitOptions, Starts};
@@ -232,11 +232,31 @@ pub(crate) fn fit(
     let found = sigmoids.solve(&of_known(&weights)).ok_or_else(no_start)?;
     let strata = parametric::strata(&all.samples, options.stratified);
     // One draw of runs for both steps: what a lucky run does to the loss it also does to the accuracy.
-    let chains = resampled(options, weights.len(), &strata, |counts| {
+    let again = |counts: &[f64]| {
         let both: Vec<f64> = counts.iter().zip(&weights).map(|(c, w)| c * w).collect();
         let law = solver.law(&solver.again(&both, &law.theta)?);
         Some(Chain { law, sigmoid: sigmoids.again(&of_known(&both), &found)? })
+    };
+    let linear = is_linear(weights.len()).then(|| {
+        Some((solver.linear(&weights, &law.theta)?, sigmoids.inverse(&of_known(&weights), &found)?))
     });
+    let chains = match linear.flatten() {
+        Some((linear, inverse)) => {
+            let mut place = vec![None; weights.len()];
+            known.iter().enumerate().for_each(|(k, &i)| place[i] = Some(k));
+            // The slopes of both steps, law first.
+            let slope = |i: usize| -> [f64; 9] {
+                let of_law = linear.slope(i);
+                let own = place[i].map_or(Vec4::zeros(), |k| sigmoids.slope(weights[i], &found, k));
+                std::array::from_fn(|j| if j < 5 { of_law[j] } else { own[j - 5] })
+            };
+            shifts(options, &strata, slope).map(|s: [f64; 9]| Chain {
+                law: solver.law(&linear.moved(&[s[0], s[1], s[2], s[3], s[4]])),
+                sigmoid: sigmoids.moved(&found, &inverse, &Vec4::from_row_slice(&s[5..])),
+            })
+        }
+        None => resampled(options, weights.len(), &strata, again),
+    };
 
     let flops = all.samples.iter().map(|s| s.flops);
     let flops = flops.fold([f64::INFINITY, 0.0f64], |m, c| [m[0].min(c), m[1].max(c)]);
@@ -258,6 +278,7 @@ pub(crate) fn fit(
         seed: options.seed,
         resamples: chains.drawn,
         used: chains.draws.len(),
+        linear: chains.linear,
     });
     let names = ["floor", "ceiling"].into_iter().zip(held);
     let mut out = Downstream {

@@ -7,10 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 /// Groups of runs that the jackknife leaves out one at a time, at most.
-const GROUPS: usize = 400;
+pub(super) const GROUPS: usize = 400;
 /// Runs times resamples that are worth the time; with more runs there are fewer resamples, though at least `FEWEST`.
-const WORK: usize = 100_000_000;
-const FEWEST: usize = 200;
+pub(super) const WORK: usize = 100_000_000;
+pub(super) const FEWEST: usize = 200;
 
 /// Estimates from resamples, and from all runs but a few for [`IntervalMethod::Bca`].
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub(crate) struct Resampled<T> {
     /// Those that gave an estimate.
     pub draws: Vec<T>,
     pub jackknife: Vec<T>,
+    /// Whether no resample was fitted anew, each being a step from the fit.
+    pub linear: bool,
 }
 
 /// Resamples of `n` things: how often each is drawn. `strata` holds index lists that are resampled one by one (their
@@ -58,7 +60,7 @@ pub(crate) fn resampled<T: Send>(
             estimate(&weights)
         });
     }
-    Resampled { drawn, draws, jackknife }
+    Resampled { drawn, draws, jackknife, linear: false }
 }
 
 /// Applies `estimate` to each number in parallel and keeps the order.

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn spread(draws: Vec<f64>, jackknife: Vec<f64>, best: f64, method: IntervalMethod) -> Option<[f64; 2]> {
-        let resampled = Resampled { drawn: draws.len(), draws, jackknife };
+        let resampled = Resampled { drawn: draws.len(), draws, jackknife, linear: false };
         Spread { best: &best, resampled: &resampled, level: 0.9, method }.interval(&|v| *v)
     }
 

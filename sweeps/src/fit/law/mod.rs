@@ -3,6 +3,7 @@
 mod bfgs;
 mod kaplan;
 mod lanes;
+mod linear;
 mod newton;
 mod points;
 mod projection;

@@ -141,7 +141,7 @@ impl Problem<'_> {
             .any(|i| self.estimated(i) && (theta[i] <= self.bounds.low[i] || theta[i] >= self.bounds.high[i]))
     }
 
-    fn free(&self, theta: &Vec5, gradient: &Vec5) -> [bool; 5] {
+    pub fn free(&self, theta: &Vec5, gradient: &Vec5) -> [bool; 5] {
         std::array::from_fn(|i| {
             self.estimated(i)
                 && !(theta[i] <= self.bounds.low[i] && gradient[i] > 0.0

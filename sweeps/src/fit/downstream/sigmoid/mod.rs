@@ -5,7 +5,7 @@ use crate::fit::result::FitStatus;
 use nalgebra::{SMatrix, SVector};
 use serde::{Deserialize, Serialize};
 
-type Vec4 = SVector<f64, 4>;
+pub(super) type Vec4 = SVector<f64, 4>;
 type Mat4 = SMatrix<f64, 4, 4>;
 
 /// Steps of the grid of starts in k and in the midpoint.
@@ -325,6 +325,39 @@ impl Sigmoids {
         Some(self.sigmoid(&self.best(weights, &starts, 1e-6)?.theta))
     }
 
+    /// The inverse of the Hessian at a fit, in what is free there; none where the objective is flat.
+    pub fn inverse(&self, weights: &[f64], found: &Found) -> Option<Mat4> {
+        let near = self.near(weights, &found.theta);
+        let (movable, theta) = (self.movable(&found.theta, &near.gradient), &found.theta);
+        let mut hessian = near.hessian;
+        let inside = |i: usize| theta[i] > self.low[i] && theta[i] < self.high[i];
+        let held: Vec<usize> = (0..4).filter(|&i| !movable[i] || !inside(i)).collect();
+        for &i in &held {
+            hessian.row_mut(i).fill(0.0);
+            hessian.column_mut(i).fill(0.0);
+            hessian[(i, i)] = 1.0;
+        }
+        let mut inverse = hessian.cholesky()?.inverse();
+        held.iter().for_each(|&i| inverse[(i, i)] = 0.0);
+        Some(inverse)
+    }
+
+    /// The part of one run in the gradient.
+    pub fn slope(&self, weight: f64, found: &Found, i: usize) -> Vec4 {
+        let theta = &found.theta;
+        let (gap, k) = (theta[1] - theta[0], theta[2].exp());
+        let z = k * (self.u[i] - theta[3]);
+        let s = share(z);
+        let first = -s * (1.0 - s);
+        let psi = (theta[0] + gap * s - self.accuracy[i]).clamp(-self.delta, self.delta);
+        Vec4::new(1.0 - s, s, gap * first * z, -gap * first * k) * (weight * psi)
+    }
+
+    /// The sigmoid once the gradient has changed by `shift`.
+    pub fn moved(&self, found: &Found, inverse: &Mat4, shift: &Vec4) -> Sigmoid {
+        self.sigmoid(&self.clamp(&(found.theta - inverse * shift)))
+    }
+
     fn at_bound(&self, theta: &Vec4) -> Vec<&'static str> {
         let names = ["floor", "ceiling", "k", "midpoint"];
         let touches = |i: &usize| {
@@ -406,107 +439,4 @@ fn project(shares: &[f64], runs: &[(f64, f64)], held: [Option<f64>; 2]) -> ([f64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TRUE: Sigmoid = Sigmoid { floor: 0.25, ceiling: 0.9, k: 9.0, midpoint: 0.8 };
-
-    fn losses() -> Vec<f64> {
-        (0..30).map(|i| 0.55 + 0.6 * f64::from(i) / 29.0).collect()
-    }
-
-    /// Accuracies of `TRUE` with some scatter of this size.
-    fn scattered(losses: &[f64], size: f64) -> Vec<f64> {
-        let bump = |i: usize| size * (((i * 7) % 11) as f64 / 5.0 - 1.0);
-        losses.iter().enumerate().map(|(i, &l)| TRUE.accuracy(l) + bump(i)).collect()
-    }
-
-    #[test]
-    fn gradient_and_hessian_agree_with_finite_differences() {
-        let x = losses();
-        let y = scattered(&x, 0.015);
-        let weights: Vec<f64> = (0..30).map(|i| f64::from(i % 3)).collect();
-        for delta in [0.02, 0.5, f64::INFINITY] {
-            let s = Sigmoids::new(&x, &y, [None, None], delta);
-            let theta = Vec4::new(0.28, 0.8, 1.3, 0.07);
-            let near = s.near(&weights, &theta);
-            assert!((near.value - s.value(&weights, &theta)).abs() < 1e-14);
-            let h = 1e-6;
-            for i in 0..4 {
-                let mut up = theta;
-                let mut down = theta;
-                up[i] += h;
-                down[i] -= h;
-                let slope = (s.value(&weights, &up) - s.value(&weights, &down)) / (2.0 * h);
-                assert!((slope - near.gradient[i]).abs() < 1e-7 * near.scale[i].max(1.0), "{delta} {i}");
-                let bend = (s.near(&weights, &up).gradient - s.near(&weights, &down).gradient) / (2.0 * h);
-                for j in 0..4 {
-                    let found = near.hessian[(i, j)];
-                    assert!((bend[j] - found).abs() < 1e-5 * near.hessian.amax(), "{delta} {i} {j}: {found}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_sigmoid_comes_back_from_its_own_accuracies() {
-        let x = losses();
-        let y = scattered(&x, 0.0);
-        for (held, delta) in [
-            ([None, None], 0.02),
-            ([None, None], f64::INFINITY),
-            ([Some(0.25), None], 0.02),
-            ([Some(0.25), Some(0.9)], 1e-3),
-            ([None, Some(0.9)], 0.02),
-        ] {
-            let found = Sigmoids::new(&x, &y, held, delta).solve(&[1.0; 30]).unwrap();
-            let s = found.sigmoid;
-            assert_eq!(found.status, FitStatus::Converged, "{s:?}");
-            for ((name, value), (_, wanted)) in s.named().into_iter().zip(TRUE.named()) {
-                assert!((value / wanted - 1.0).abs() < 1e-5, "{held:?} {delta} {name}: {value}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_minimum_is_no_worse_than_any_of_many_other_starts() {
-        let x = losses();
-        for size in [0.004, 0.02, 0.08] {
-            let y: Vec<f64> = scattered(&x, size).iter().map(|y| y.clamp(0.0, 1.0)).collect();
-            for delta in [0.02, f64::INFINITY] {
-                let s = Sigmoids::new(&x, &y, [None, None], delta);
-                let weights: Vec<f64> = (0..30).map(|i| f64::from((i * 5) % 4)).collect();
-                let found = s.solve(&weights).unwrap();
-                let least = s.value(&weights, &found.theta);
-                for i in 0..1000 {
-                    let share = |m: usize| ((i * m) % 997) as f64 / 996.0;
-                    let start = Vec4::new(
-                        0.5 * share(1),
-                        0.5 + 0.5 * share(31),
-                        -2.0 + 7.0 * share(83),
-                        -2.0 + 3.0 * share(257),
-                    );
-                    let end = s.minimise(&weights, &start, 1e-10, 300);
-                    assert!(least <= end.value * (1.0 + 1e-9), "{size} {delta}: {least} {}", end.value);
-                }
-                let near = s.near(&weights, &found.theta);
-                let movable = s.movable(&found.theta, &near.gradient);
-                assert!((0..4).all(|i| !movable[i] || near.gradient[i].abs() <= 1e-8 * near.scale[i]));
-            }
-        }
-    }
-
-    #[test]
-    fn floor_and_ceiling_stay_between_0_and_1_and_in_order() {
-        let x = losses();
-        // Rising with the loss: the best sigmoid is level. All right: it is level at 1.
-        let wrong: Vec<f64> = x.iter().map(|l| 1.0 - TRUE.accuracy(*l)).collect();
-        let found = Sigmoids::new(&x, &wrong, [None, None], 0.02).solve(&[1.0; 30]).unwrap();
-        assert!(found.sigmoid.floor <= found.sigmoid.ceiling, "{:?}", found.sigmoid);
-        assert_eq!(found.status, FitStatus::AtBound);
-        let right = Sigmoids::new(&x, &[1.0; 30], [None, None], 0.02).solve(&[1.0; 30]).unwrap();
-        assert!((right.sigmoid.accuracy(0.8) - 1.0).abs() < 1e-9, "{:?}", right.sigmoid);
-        assert!(right.at_bound.contains(&"ceiling"));
-        assert_eq!(Sigmoids::new(&x, &wrong, [None, None], 0.02).again(&[0.0; 30], &found), None);
-    }
-}
+mod tests;
