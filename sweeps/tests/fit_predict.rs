@@ -137,19 +137,31 @@ fn a_long_table_is_fitted() {
     let path = dir.path().join("long.csv");
     let mut noise = synthetic::Noise::new(3);
     let mut text = String::from("N,D,loss\n");
-    for i in 0..100_000 {
+    for i in 0..120_000 {
         let (n, d) = (1e8 * 1.5f64.powi(i % 11), 1e9 * 1.7f64.powi(i / 11 % 13));
         text += &format!("{n},{d},{:.6}\n", LAW.loss(n, d) * (0.005 * noise.next()).exp());
     }
     std::fs::write(&path, text).unwrap();
-    let options = FitOptions { approaches: vec![3], bootstrap: 0, ..Default::default() };
+    let options = FitOptions { approaches: vec![3], bootstrap: 600, ..Default::default() };
     let document =
         fit_table(&path, &ReadOptions::default(), &options, Chosen::default(), Wanted::default()).unwrap();
     let fit = &document.fits[0].fit;
-    assert_eq!(fit.n, 100_000);
+    assert_eq!(fit.n, 120_000);
     assert!((fit.exponents.a - LAW.exponents().a).abs() < 1e-3, "{:?}", fit.exponents);
-    assert_eq!(document.inputs.source.rows.count, 100_000);
+    assert_eq!(document.inputs.source.rows.count, 120_000);
     assert!(document.inputs.source.rows.each.is_empty(), "too many hashes to list");
+    // No resample is fitted anew; their intervals are as wide as the sandwich covariance says.
+    assert_eq!(fit.bootstrap.map(|b| (b.linear, b.resamples, b.used)), Some((true, 600, 600)));
+    let covariance = fit.covariance.as_ref().unwrap();
+    for (name, truth) in [("alpha", LAW.alpha), ("beta", LAW.beta)] {
+        let [low, high] = fit.intervals[name];
+        assert!(low < truth && truth < high, "{name}: {low} {high}");
+        let place = covariance.names.iter().position(|n| n == name).unwrap();
+        let wanted = 2.0 * 1.645 * covariance.matrix[place][place].sqrt();
+        assert!(((high - low) / wanted - 1.0).abs() < 0.15, "{name}: {} {wanted}", high - low);
+    }
+    let warning = &document.warnings.iter().find(|w| w.warning.code == WarningCode::FewerResamples).unwrap();
+    assert!(warning.warning.message.contains("Newton step"), "{}", warning.warning.message);
 }
 
 #[test]
