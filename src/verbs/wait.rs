@@ -6,11 +6,13 @@ use crate::verbs::jobs::{self, Job};
 use clap::ValueHint;
 use isoflop_runtime::train::EXIT_CONTINUE;
 use isoflop_sweeps::slurm::SlurmError;
+use isoflop_sweeps::slurm::cancel::release;
 use isoflop_sweeps::slurm::history::History;
 use isoflop_sweeps::slurm::standing::{Standings, Verdict, standings};
 use isoflop_sweeps::slurm::submit::Which;
 use miette::miette;
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -75,8 +77,9 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let usual = Duration::from_secs(args.every);
     let mut pause = usual;
     let (mut told, mut ended) = (None, Ended::default());
+    let mut releases = HashMap::new();
     loop {
-        match look(&job, args.resubmit) {
+        match look(&job, args.resubmit, &mut releases) {
             Ok(now) => {
                 (pause, ended) = (usual, now);
                 if told != Some(ended) && args.output == Format::Table {
@@ -122,10 +125,23 @@ fn words(e: &Ended) -> String {
     format!("{done} done, {live} in the queue, {left} left, {cancelled} cancelled, {given_up} given up")
 }
 
-/// Looks once, and submits what is left where that is wanted.
-fn look(job: &Job, resubmit: bool) -> Result<Ended, SlurmError> {
+/// How often a job is released that Slurm held because it could not start it.
+const MOST_RELEASES: u32 = 3;
+
+/// Looks once. Where that is wanted, submits what is left, and releases what Slurm holds, which it does to jobs that it
+/// could not start, as after a crash of its controller. `releases` counts for each run how often that was done.
+fn look(job: &Job, resubmit: bool, releases: &mut HashMap<String, u32>) -> Result<Ended, SlurmError> {
     let history = History::read(job.study.dir())?.unwrap_or_default();
     let now = standings(&job.slurm, &job.study, &job.plan, &history)?;
+    if resubmit {
+        let few = |id: &str| releases.get(id).is_none_or(|n| *n < MOST_RELEASES);
+        let held = now.runs.iter().filter(|s| s.is_held_by_slurm()).map(|s| s.row.id.as_str());
+        let held: HashSet<&str> = held.filter(|id| few(id)).collect();
+        for run in release(&job.slurm, &now, &held)? {
+            output::note(&format!("released the job of {run}, which Slurm held"));
+            *releases.entry(run).or_default() += 1;
+        }
+    }
     if let Some(said) = now.incomplete {
         return Err(SlurmError::Incomplete { said });
     }

@@ -124,3 +124,24 @@ fn a_sweep_to_which_everything_happens_ends_with_the_bytes_of_a_local_one() {
     assert!(work["attempts"].as_u64() >= Some(9) && work["steps_wasted"].as_u64() > Some(0), "{work}");
     cluster.start_again(&format!("slurmd-{node}"));
 }
+
+#[test]
+fn what_slurm_could_not_start_and_holds_is_released() {
+    let lab = Lab::new(&for_slurm("").replace("1e9, 2e9, 4e9", "1e9"));
+    let (prolog, once) = (lab.path("prolog"), lab.path("once"));
+    // Fails the first time.
+    let text = format!("#!/bin/sh\n! mkdir {} 2>/dev/null\n", once.display());
+    std::fs::write(&prolog, text).expect("written");
+    std::fs::set_permissions(&prolog, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let cluster =
+        Cluster::start(&[("NODES", "3"), ("CPUS", "1"), ("EXTRA", &format!("Prolog={}", prolog.display()))]);
+    cluster.run(&lab, &["submit", "sweep.toml", "--out", "study"]).expect_code(0);
+    let held = || cluster.queue("%T %r").into_iter().any(|row| row.to_lowercase().contains("requeued"));
+    cluster.wait_for("job that Slurm holds", held);
+    cluster
+        .run(&lab, &["explain", "study"])
+        .expect_code(0)
+        .expect_words(&["is held as job", "it could not be started"]);
+    let wait = ["wait", "study", "--resubmit", "--every", "1", "--timeout", "60"];
+    cluster.run(&lab, &wait).expect_code(0).expect_words(&["which Slurm held", "3 done"]);
+}

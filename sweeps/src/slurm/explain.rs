@@ -39,7 +39,8 @@ const REASONS: [(&str, &str); 26] = [
 
 /// Why a job is pending, in a sentence that ends with Slurm's own word.
 fn pending(reason: &str) -> String {
-    match REASONS.iter().find(|(word, _)| reason.starts_with(word)) {
+    let plain = reason.replace('_', " ");
+    match REASONS.iter().find(|(word, _)| plain.starts_with(word)) {
         Some((_, sentence)) => format!("{sentence} ({reason})"),
         None if reason.is_empty() || reason == "None" => "Slurm has not looked at it yet".into(),
         None => format!("Slurm says {reason}"),

@@ -73,6 +73,15 @@ impl Standing {
         })
     }
 
+    /// True where Slurm itself holds its job, after it could not start it: nobody wanted that.
+    pub fn is_held_by_slurm(&self) -> bool {
+        self.job.as_ref().is_some_and(|j| {
+            let reason = j.reason.replace('_', " ");
+            let of_slurm = reason.starts_with("launch failed") || reason == "JobHoldMaxRequeue";
+            j.state == Some(JobState::Held) && of_slurm
+        })
+    }
+
     /// True where its job runs.
     pub fn is_at_work(&self) -> bool {
         self.job.as_ref().is_some_and(|j| j.state == Some(JobState::Running))
