@@ -18,6 +18,8 @@ const CLEAR: f64 = 2.0;
 pub(crate) struct Budget {
     pub flops: f64,
     pub members: Vec<usize>,
+    /// The same from the smallest size to the largest.
+    by_size: Vec<usize>,
 }
 
 /// Groups by budget, least first. Runs without a budget belong to none.
@@ -30,8 +32,12 @@ pub(crate) fn budgets(samples: &[Sample]) -> Vec<Budget> {
         // Budgets written with different roundings are one budget.
         match found.last_mut().filter(|b| flops / b.flops - 1.0 < 1e-6) {
             Some(budget) => budget.members.push(i),
-            None => found.push(Budget { flops, members: vec![i] }),
+            None => found.push(Budget { flops, members: vec![i], by_size: Vec::new() }),
         }
+    }
+    for budget in &mut found {
+        budget.by_size = budget.members.clone();
+        budget.by_size.sort_by(|&i, &j| samples[i].params.total_cmp(&samples[j].params));
     }
     found
 }
@@ -45,17 +51,27 @@ fn parabola(
     method: MinimumMethod,
 ) -> Option<IsoflopMinimum> {
     let members: Vec<usize> = budget.members.iter().copied().filter(|&i| weights[i] > 0.0).collect();
-    let mut sizes: Vec<f64> = members.iter().map(|&i| samples[i].params).collect();
-    sizes.sort_by(f64::total_cmp);
-    sizes.dedup();
+    // Each size with its sums of weighted losses and of weights.
+    let mut sizes: Vec<(f64, f64, f64)> = Vec::new();
+    for &i in budget.by_size.iter().filter(|&&i| weights[i] > 0.0) {
+        let (size, w) = (samples[i].params, weights[i]);
+        if sizes.last().is_none_or(|last| last.0 != size) {
+            sizes.push((size, 0.0, 0.0));
+        }
+        if let Some(last) = sizes.last_mut() {
+            last.1 += w * samples[i].loss;
+            last.2 += w;
+        }
+    }
     if sizes.len() < 3 {
         return None;
     }
     let total: f64 = members.iter().map(|&i| weights[i]).sum();
-    let mean = members.iter().map(|&i| weights[i] * samples[i].params.ln()).sum::<f64>() / total;
+    let logs: Vec<f64> = members.iter().map(|&i| samples[i].params.ln()).collect();
+    let mean = members.iter().zip(&logs).map(|(&i, log)| weights[i] * log).sum::<f64>() / total;
     let (mut gram, mut right) = (Matrix3::zeros(), Vector3::zeros());
-    for &i in &members {
-        let x = samples[i].params.ln() - mean;
+    for (&i, log) in members.iter().zip(&logs) {
+        let x = log - mean;
         let row = Vector3::new(1.0, x, x * x);
         gram += row * row.transpose() * weights[i];
         right += row * (weights[i] * samples[i].loss);
@@ -64,21 +80,16 @@ fn parabola(
     let c = inverse * right;
     let squares: f64 = members
         .iter()
-        .map(|&i| {
-            let x = samples[i].params.ln() - mean;
+        .zip(&logs)
+        .map(|(&i, log)| {
+            let x = log - mean;
             weights[i] * (samples[i].loss - c[0] - c[1] * x - c[2] * x * x).powi(2)
         })
         .sum();
     let curvature_error = (total > 3.5).then(|| (squares / (total - 3.0) * inverse[(2, 2)]).sqrt());
-    let tried = [sizes[0], sizes[sizes.len() - 1]];
-    let at = |size: f64| {
-        let (sum, n) = members
-            .iter()
-            .filter(|&&i| samples[i].params == size)
-            .fold((0.0, 0.0), |s, &i| (s.0 + weights[i] * samples[i].loss, s.1 + weights[i]));
-        sum / n
-    };
-    let best = sizes.iter().copied().min_by(|p, q| at(*p).total_cmp(&at(*q)))?;
+    let tried = [sizes[0].0, sizes[sizes.len() - 1].0];
+    let loss = |(_, losses, weights): (f64, f64, f64)| losses / weights;
+    let best = sizes.iter().min_by(|p, q| loss(**p).total_cmp(&loss(**q)))?.0;
     let opens_up = c[2] > 0.0;
     let vertex = -0.5 * c[1] / c[2];
     let params = opens_up.then(|| (mean + vertex).exp()).filter(|p| p.is_finite() && *p > 0.0);
@@ -93,7 +104,7 @@ fn parabola(
     let mut minimum = params.map(|p| (p, c[0] - 0.25 * c[1] * c[1] / c[2]));
     let mut flag = flag;
     if method == MinimumMethod::Akima {
-        let points: Vec<_> = sizes.iter().map(|&size| (size.ln(), at(size).ln())).collect();
+        let points: Vec<_> = sizes.iter().map(|&size| (size.0.ln(), loss(size).ln())).collect();
         minimum = akima::minimum(&points).map(|(x, y)| (x.exp(), y.exp()));
         flag = if minimum.is_some() { MinimumFlag::Interior } else { MinimumFlag::Edge };
     }
