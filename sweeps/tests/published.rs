@@ -6,6 +6,7 @@
 
 use isoflop_sweeps::cluster::efficiency::Efficiency;
 use isoflop_sweeps::cluster::layout::{Attention, Kernels, Layout, Recompute};
+use isoflop_sweeps::cluster::memory::StateBytes;
 use isoflop_sweeps::cluster::time::{Machine, Software, step_time};
 use isoflop_sweeps::cluster::transformer::Transformer;
 use isoflop_sweeps::device::Device;
@@ -247,4 +248,22 @@ fn days_of_narayanan_follow_from_their_throughput() {
         checked += 1;
     }
     assert_eq!(checked, 6);
+}
+
+#[test]
+fn bytes_of_state_are_the_published_ones() {
+    let near = |found: f64, published: f64| {
+        assert!((found / published - 1.0).abs() < 0.01, "{found:e} {published:e}")
+    };
+    // Rajbhandari et al. 2020, figure 1: 7.5 billion parameters on 64 GPUs, fp16 gradients.
+    let fp16 = StateBytes { gradients: 2.0, ..StateBytes::MIXED };
+    for (zero, published) in [(0, 120e9), (1, 31.4e9), (2, 16.6e9), (3, 1.88e9)] {
+        near(fp16.shared(7.5e9, zero, 64).total(), published);
+    }
+    // Rae et al. 2021: bf16 parameters without a master copy, f32 moments: 2.5 TiB, which is 2.55 before rounding.
+    let gopher = StateBytes { gradients: 0.0, optimizer: 8.0, ..StateBytes::MIXED };
+    near(gopher.shared(280e9, 0, 1).total(), 2.55 * 2f64.powi(40));
+    // f32 gradients: 18 bytes, or 6 + 12/d with the optimiser shared out.
+    near(StateBytes::MIXED.shared(1.0, 0, 8).total(), 18.0);
+    near(StateBytes::MIXED.shared(1.0, 1, 8).total(), 7.5);
 }

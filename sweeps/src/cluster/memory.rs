@@ -33,6 +33,34 @@ impl Memory {
     }
 }
 
+/// Bytes of a parameter that stay from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StateBytes {
+    pub weights: f64,
+    pub gradients: f64,
+    pub optimizer: f64,
+}
+
+impl StateBytes {
+    /// bf16 weights, f32 gradients, and the optimiser's f32 master weights and moments: 18.
+    pub const MIXED: StateBytes = StateBytes { weights: 2.0, gradients: 4.0, optimizer: 12.0 };
+
+    /// What each of `copies` holds of so many parameters, where ZeRO shares out the optimiser (1), gradients too (2), weights
+    /// too (3) or nothing (0). Rajbhandari et al. 2020, figure 1.
+    pub fn shared(&self, parameters: f64, zero: u8, copies: usize) -> StateBytes {
+        let of = |bytes: f64, from: u8| parameters * bytes / if zero >= from { copies as f64 } else { 1.0 };
+        StateBytes {
+            weights: of(self.weights, 3),
+            gradients: of(self.gradients, 2),
+            optimizer: of(self.optimizer, 1),
+        }
+    }
+
+    pub fn total(&self) -> f64 {
+        self.weights + self.gradients + self.optimizer
+    }
+}
+
 /// Bytes that are linear in layers and in sequences.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Linear {
@@ -94,14 +122,14 @@ impl RankMemory {
 
 /// What a GPU of this layout holds. `whole` is the memory of the model's whole ranks, `split` of `layout.tensor` ones.
 pub fn memory(model: &ModelConfig, layout: &Layout, whole: &RankMemory, split: &RankMemory) -> Memory {
-    let [t, p, dp, v] = [layout.tensor, layout.pipeline, layout.data, layout.interleave].map(|x| x as f64);
+    let [t, p, v] = [layout.tensor, layout.pipeline, layout.interleave].map(|x| x as f64);
     let count = parameters(model);
     let layers = model.n_layers as f64 / p;
     let embedding = count.embedding as f64 / t;
     let all = count.total() as f64 - count.embedding as f64;
     // The first stage has the embedding, and so has the last one, which needs it for the head.
     let held = all / (p * t) + embedding;
-    let shared = |from: u8| if layout.zero >= from { dp } else { 1.0 };
+    let state = StateBytes::MIXED.shared(held, layout.zero, layout.data);
 
     // Activations of a stage's layers for one micro-batch, halved to bf16.
     let sequences = layout.micro_batch as f64;
@@ -128,9 +156,9 @@ pub fn memory(model: &ModelConfig, layout: &Layout, whole: &RankMemory, split: &
     let of_kernels = split.buffers.at(layers.max(1.0), sequences);
     let bytes = |x: f64| x.max(0.0).round() as u64;
     Memory {
-        weights: bytes(2.0 * held / shared(3)),
-        gradients: bytes(4.0 * held / shared(2)),
-        optimizer: bytes(12.0 * held / shared(1)),
+        weights: bytes(state.weights),
+        gradients: bytes(state.gradients),
+        optimizer: bytes(state.optimizer),
         activations: bytes(activations),
         buffers: bytes(of_kernels + gathered),
     }

@@ -15,7 +15,11 @@ const MAD: f64 = 1.4826;
 pub(crate) const ASKED: usize = 1000;
 pub(crate) const NEIGHBOURS: usize = 20_000;
 
-/// The samples of the largest budget, or without budgets those with more than half the largest compute, and the others.
+/// Runs that are held out without budgets, if so many are at hand.
+const HELD: usize = 3;
+
+/// The samples of the largest budget and the others. Without budgets those with more than half the largest compute are held
+/// out, or more than a quarter or an eighth where that is fewer than three, if these are a fifth of all at most.
 pub(crate) fn top(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
     let (held, kept) = top_places(samples);
     let pick = |places: Vec<usize>| places.into_iter().map(|i| samples[i].clone()).collect();
@@ -25,7 +29,11 @@ pub(crate) fn top(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
 /// As [`top`], the places of both.
 pub(crate) fn top_places(samples: &[Sample]) -> (Vec<usize>, Vec<usize>) {
     let top = samples.iter().map(|s| s.flops).fold(0.0, f64::max);
-    let mut is_held: Vec<bool> = samples.iter().map(|s| s.flops > 0.5 * top).collect();
+    let above = |share: f64| samples.iter().filter(|s| s.flops > share * top).count();
+    let few = |share: &f64| above(*share) * 5 <= samples.len();
+    let enough = |share: &f64| above(*share) >= HELD;
+    let share = [0.5, 0.25, 0.125].into_iter().find(|share| enough(share)).filter(few).unwrap_or(0.5);
+    let mut is_held: Vec<bool> = samples.iter().map(|s| s.flops > share * top).collect();
     if let Some(budget) = budgets(samples).pop().filter(|b| b.flops > 0.5 * top) {
         is_held.fill(false);
         budget.members.iter().for_each(|&i| is_held[i] = true);
@@ -33,8 +41,7 @@ pub(crate) fn top_places(samples: &[Sample]) -> (Vec<usize>, Vec<usize>) {
     (0..samples.len()).partition(|&i| is_held[i])
 }
 
-/// Fits approach 3 without the largest budget (without budgets: without the runs of more than half the largest compute)
-/// and predicts it. None when too few runs remain.
+/// Fits approach 3 without the runs of [`top`] and predicts them. None when too few runs remain.
 pub(crate) fn held_out(samples: &[Sample], options: &FitOptions) -> Option<HeldOut> {
     let (held, kept) = top(samples);
     parametric::possible(&kept).ok()?;
@@ -125,5 +132,40 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
         0 => 0.0,
         n if n % 2 == 1 => values[n / 2],
         n => 0.5 * (values[n / 2 - 1] + values[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs of 1, 2, 4, ... FLOPs.
+    fn doubling(n: usize) -> Vec<Sample> {
+        let run = |record: usize| {
+            let flops = 2f64.powi(record as i32);
+            Sample { record, params: flops, tokens: 1.0, flops, budget: None, loss: 3.0, weight: 1.0 }
+        };
+        (0..n).map(run).collect()
+    }
+
+    #[test]
+    fn three_runs_are_held_out_where_they_are_few_of_many() {
+        let held = |n: usize| top_places(&doubling(n)).0;
+        assert_eq!(held(20), [17, 18, 19]);
+        // Three of ten would be too many to fit without.
+        assert_eq!(held(10), [9]);
+        let mut equal = doubling(20);
+        equal[3..].iter_mut().for_each(|s| s.flops = 1e6);
+        assert_eq!(top_places(&equal).0, (3..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_budget_is_held_out_whole() {
+        let mut samples = doubling(20);
+        for (i, s) in samples.iter_mut().enumerate() {
+            s.flops = if i < 12 { 1e18 } else { 1e19 };
+            s.budget = Some(s.flops);
+        }
+        assert_eq!(top_places(&samples).0, (12..20).collect::<Vec<_>>());
     }
 }
