@@ -11,6 +11,7 @@ use isoflop_runtime::rundir::FileError;
 use isoflop_runtime::status::State;
 use isoflop_runtime::train::{EXIT_CONTINUE, EXIT_DIVERGED, EXIT_FINISHED, EXIT_NOT_OWNER};
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -213,7 +214,7 @@ impl Pool<'_> {
                 self.children.iter().for_each(|w| ask_to_stop(&w.child));
                 on_event(Event::Stopping { children: self.children.len() });
             }
-            if let Err(e) = self.reap(&mut failures, on_event) {
+            if let Err(e) = self.reap(stopping, &mut failures, on_event) {
                 first_error.get_or_insert(e);
             }
             if !stopping && first_error.is_none() {
@@ -267,7 +268,12 @@ impl Pool<'_> {
     }
 
     /// Takes leave of children that ended.
-    fn reap(&mut self, failures: &mut Vec<usize>, on_event: &mut dyn FnMut(Event)) -> Result<(), RunError> {
+    fn reap(
+        &mut self,
+        stopping: bool,
+        failures: &mut Vec<usize>,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<(), RunError> {
         let mut i = 0;
         while i < self.children.len() {
             let wait = self.children[i].child.try_wait();
@@ -282,7 +288,9 @@ impl Pool<'_> {
             }
             self.held.retain(|h| h.run != run);
             let mut row = status::row(self.study, &self.plan.runs[run])?;
-            if let Some(reason) = complaint(exit, &row, &worker.log) {
+            // A worker that was asked to stop before it could listen ends by the signal, with nothing begun.
+            let unheard = stopping && matches!(exit.signal(), Some(libc::SIGTERM | libc::SIGINT));
+            if let Some(reason) = complaint(exit, &row, &worker.log).filter(|_| !unheard) {
                 (row.state, row.reason) = (State::Failed, Some(reason));
                 failures.push(run);
             }
