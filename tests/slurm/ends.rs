@@ -22,6 +22,31 @@ fn send(run: &Path, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The last step of which a run's timings tell, and that of its newest checkpoint.
+fn last_steps(run: &Path) -> (u64, u64) {
+    let timings = std::fs::read_to_string(run.join("timings.csv")).unwrap_or_default();
+    let timed = timings.lines().rev().find_map(|l| l.split(',').next()?.parse().ok());
+    let checkpoints = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let saved = checkpoints.filter_map(|e| e.file_name().to_str()?.parse().ok()).max();
+    (timed.unwrap_or(0), saved.unwrap_or(0))
+}
+
+/// Kills -9 the stopped worker of a run when it has steps to lose.
+#[track_caller]
+fn kill_at_work(run: &Path) {
+    for _ in 0..1000 {
+        let (timed, saved) = last_steps(run);
+        if timed > saved {
+            return send(run, libc::SIGKILL);
+        }
+        send(run, libc::SIGCONT);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        send(run, libc::SIGSTOP);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{}: {:?}", run.display(), last_steps(run));
+}
+
 /// True once the worker of a stopped run has been sent SIGUSR2, which it cannot take before it goes on.
 fn has_been_told(run: &Path) -> bool {
     let status = worker(run).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
@@ -80,7 +105,7 @@ fn a_sweep_to_which_everything_happens_ends_with_the_bytes_of_a_local_one() {
     };
 
     // A worker killed -9 and one whose job is put back.
-    send(killed, libc::SIGKILL);
+    kill_at_work(killed);
     send(requeued, libc::SIGCONT);
     cluster.ask("scontrol", &["requeue", &job(requeued, "id")]);
     // Preempted by a job that needs its node.

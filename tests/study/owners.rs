@@ -24,7 +24,7 @@ fn one_study_has_one_isoflop_run() {
     wait_for("a run at work", || state(&run_dir) == "running");
     first.signal(libc::SIGSTOP);
     let second = run(lab.command(isoflop(), &args)).expect_code(1);
-    second.expect_words(&["another `isoflop run` works on study", "Ctrl-C"]);
+    second.expect_words(&["another isoflop works on study", "Ctrl-C"]);
     first.signal(libc::SIGCONT);
     assert_eq!(first.wait().code(), Some(0));
     lab.run_study("alone", &[]);
