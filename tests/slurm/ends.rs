@@ -27,7 +27,7 @@ fn last_steps(run: &Path) -> (u64, u64) {
     let timings = std::fs::read_to_string(run.join("timings.csv")).unwrap_or_default();
     let timed = timings.lines().rev().find_map(|l| l.split(',').next()?.parse().ok());
     let checkpoints = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
-    let saved = checkpoints.filter_map(|e| e.file_name().to_str()?.parse().ok()).max();
+    let saved = checkpoints.filter_map(|e| e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).max();
     (timed.unwrap_or(0), saved.unwrap_or(0))
 }
 
@@ -37,7 +37,7 @@ fn last_steps(run: &Path) -> (u64, u64) {
 fn kill_at_work(run: &Path) {
     for _ in 0..1000 {
         let (timed, saved) = last_steps(run);
-        if timed > saved + 50 {
+        if saved > 0 && timed > saved + 50 {
             return send(run, libc::SIGKILL);
         }
         send(run, libc::SIGCONT);
