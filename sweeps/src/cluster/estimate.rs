@@ -2,7 +2,7 @@
 
 use super::efficiency::Efficiency;
 use super::file::{Calibration, Cluster, Partition};
-use super::layout::{Layout, Recompute, layouts};
+use super::layout::{Layout, Recompute, layouts, tensors};
 use super::memory::{Memory, RankMemory, memory};
 use super::time::{Software, StepTime, step_time};
 use super::transformer::{Transformer, recomputed_flops_per_token};
@@ -158,10 +158,8 @@ fn ranks(distinct: &[&PlannedRun], cluster: &Cluster) -> Result<HashMap<String, 
         if wanted.iter().any(|(other, _)| other.size == run.size) {
             continue;
         }
-        let m = &run.model;
-        let powers = (0..).map(|i| 1usize << i).take_while(|t| *t <= cluster.machine.gpus_per_node);
-        let whole = |t: &usize| [m.n_heads, m.d_ff, m.vocab_size].iter().all(|x| x.is_multiple_of(*t));
-        wanted.extend(powers.filter(whole).map(|t| (*run, t)));
+        let tensors = tensors(&Transformer::from(&run.model), cluster.machine.gpus_per_node);
+        wanted.extend(tensors.map(|t| (*run, t)));
     }
     let planned: Vec<(String, usize, RankMemory)> = wanted
         .into_par_iter()

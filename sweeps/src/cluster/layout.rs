@@ -84,19 +84,19 @@ impl fmt::Display for Layout {
 /// Micro-batches that are tried.
 const MICRO_BATCHES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 
+/// How many GPUs of a node can share a layer: powers of two that divide heads, feed-forward layer and vocabulary.
+pub fn tensors(model: &Transformer, gpus_per_node: usize) -> impl Iterator<Item = usize> + use<> {
+    let shared = [model.n_heads, model.d_ff, model.vocab_size];
+    let powers = (0..).map(|i| 1usize << i).take_while(move |t| *t <= gpus_per_node);
+    powers.filter(move |t| shared.iter().all(|whole| whole.is_multiple_of(*t)))
+}
+
 /// Every layout of `batch` sequences a step on exactly `gpus` GPUs: tensor parallelism within a node over whole heads,
 /// stages of equally many layers, whole micro-batches. Memory is not looked at.
 pub fn layouts(model: &Transformer, batch: usize, gpus: usize, gpus_per_node: usize) -> Vec<Layout> {
     let mut found = Vec::new();
     let divides = |a: usize, b: usize| b.is_multiple_of(a);
-    let tensors = (0..).map(|i| 1 << i).take_while(|&t| t <= gpus_per_node);
-    let fits_tensor = |&t: &usize| {
-        divides(t, gpus)
-            && divides(t, model.n_heads)
-            && divides(t, model.d_ff)
-            && divides(t, model.vocab_size)
-    };
-    for tensor in tensors.filter(fits_tensor) {
+    for tensor in tensors(model, gpus_per_node).filter(|&t| divides(t, gpus)) {
         let stages = (1..=model.n_layers.min(64)).filter(|&p| divides(p, model.n_layers));
         for pipeline in stages.filter(|p| divides(tensor * p, gpus)) {
             let data = gpus / (tensor * pipeline);

@@ -76,11 +76,6 @@ impl StepTime {
             + self.bubble
             + self.overhead
     }
-
-    /// Work on the chip.
-    pub fn compute(&self) -> f64 {
-        self.layers + self.head + self.optimizer
-    }
 }
 
 /// Seconds of a step of `model` in this layout.
