@@ -15,6 +15,9 @@
 #   tests of reports             chromium (renders report.html)
 #   tests on a real Slurm        slurmctld slurmd slurm-client munge; with its accounting slurmdbd slurm-wlm-mysql-plugin
 #                                mariadb-server-core mariadb-client-core (the -core packages start no service)
+#   compiling CUDA kernels       third_party/cuda: three of NVIDIA's wheels, pinned in scripts/cuda-requirements.txt
+#                                (130 MB to download), and python3-pip to fetch them. No GPU and no CUDA are needed.
+#                                Where CUDA 13's libnvrtc, ptxas and nvdisasm are at hand, ISOFLOP_CUDA_HOME names their folder.
 set -euo pipefail
 
 MIN_RUST=1.89
@@ -93,6 +96,28 @@ install_missing() {
         die "apt-get could not install ${missing[*]} (message above)"
 }
 
+# NVIDIA's compilers of CUDA, in a folder of this repository that git ignores. What is in it is said by a copy of the
+# requirements, written last, so that a broken download is not taken for a whole one.
+install_cuda() {
+    local root requirements folder
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    requirements=$root/scripts/cuda-requirements.txt
+    folder=$root/third_party/cuda
+    [[ -z ${ISOFLOP_CUDA_HOME:-} ]] || return 0
+    ! cmp -s "$requirements" "$folder/requirements.txt" || return 0
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+        wanted=(python3-pip)
+        install_missing
+    fi
+    echo "setup.sh: fetching the compilers of CUDA into third_party/cuda"
+    rm -rf "$folder" "$folder.part"
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip install --quiet --no-deps --no-compile \
+        --only-binary=:all: --require-hashes --target "$folder.part" --requirement "$requirements" ||
+        die "pip could not fetch the wheels of scripts/cuda-requirements.txt (message above); is the network up?"
+    cp "$requirements" "$folder.part/requirements.txt"
+    mv "$folder.part" "$folder"
+}
+
 check_rust() {
     local hint="Install Rust $MIN_RUST or newer: with rustup, 'rustup toolchain install stable'."
     local version
@@ -106,4 +131,5 @@ check_rust() {
 }
 
 install_missing
+$worker || install_cuda
 check_rust
