@@ -5,8 +5,13 @@ use std::io::{ErrorKind, Write};
 
 /// Prints text as it is. A reader that went away, as `| head` does, ends the program quietly.
 pub fn print(text: &str) -> miette::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Writes bytes to standard output as [`print`] does text.
+pub fn bytes(bytes: &[u8]) -> miette::Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.into_diagnostic(),
     }

@@ -1,4 +1,4 @@
-//! Objects of kernels on disk, one file for each, named by everything its bytes depend on.
+//! Objects of kernels on disk, PTX where they are for a GPU, one file for each, named by everything its bytes depend on.
 
 use crate::driver::CompileError;
 use crate::mlir::{self, Emit, Target};
@@ -10,6 +10,7 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 pub struct ObjectCache {
     folder: PathBuf,
     target: Target,
+    emit: Emit,
 }
 
 impl ObjectCache {
@@ -20,7 +21,8 @@ impl ObjectCache {
             path: folder.to_path_buf(),
             source,
         })?;
-        Ok(ObjectCache { folder: folder.to_path_buf(), target: target.clone() })
+        let emit = if target.is_cuda() { Emit::Asm } else { Emit::Object };
+        Ok(ObjectCache { folder: folder.to_path_buf(), target: target.clone(), emit })
     }
 
     /// The object of each text, in order, and how many had to be compiled.
@@ -29,7 +31,7 @@ impl ObjectCache {
         let mut objects: Vec<Option<Vec<u8>>> = paths.iter().map(|p| read_checked(p)).collect();
         let missing: Vec<usize> = (0..texts.len()).filter(|&i| objects[i].is_none()).collect();
         let to_compile: Vec<&str> = missing.iter().map(|&i| texts[i].as_str()).collect();
-        let compiled = mlir::compile_all(&to_compile, &self.target, Emit::Object, threads);
+        let compiled = mlir::compile_all(&to_compile, &self.target, self.emit, threads);
         for (&i, output) in missing.iter().zip(compiled) {
             let bytes = output?.bytes;
             // A cache that cannot be written costs time, not results.
@@ -45,7 +47,8 @@ impl ObjectCache {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        self.folder.join(format!("{}.o", hasher.finalize().to_hex()))
+        let end = if self.emit == Emit::Object { "o" } else { "ptx" };
+        self.folder.join(format!("{}.{end}", hasher.finalize().to_hex()))
     }
 }
 

@@ -220,7 +220,14 @@ mod tests {
             offset: 0,
             init: None,
         };
-        let kernel = GeneratedKernel { symbol: "k".into(), n_args: 2, rows: 4, rows_per_task: 1, operations };
+        let kernel = GeneratedKernel {
+            symbol: "k".into(),
+            n_args: 2,
+            rows: 4,
+            rows_per_task: 1,
+            operations,
+            cuda: None,
+        };
         let launch = Launch {
             call: Call::Generated { kernel: 0 },
             args: vec![0, 1],

@@ -205,7 +205,9 @@ fn within_budget(
 }
 
 #[cfg(feature = "mlir")]
-pub use with_mlir::{CompileOptions, Compiled, compile, compile_plan, compile_programs};
+pub use with_mlir::{
+    CompileOptions, Compiled, PtxKernel, compile, compile_plan, compile_programs, compile_ptx, distinct,
+};
 
 #[cfg(feature = "mlir")]
 mod with_mlir {
@@ -213,6 +215,7 @@ mod with_mlir {
     use crate::cache::ObjectCache;
     use crate::lower;
     use crate::lower::kernel::KernelSpec;
+    use crate::machine::Arch;
     use crate::mlir::{self, Target};
     use isoflop_kernels::artifact::Artifact;
     use isoflop_kernels::program::Program;
@@ -297,9 +300,7 @@ mod with_mlir {
         config: &serde_json::Value,
         options: &CompileOptions,
     ) -> Result<Compiled, CompileError> {
-        let mut specs: Vec<&KernelSpec> = programs.iter().flat_map(|l| &l.kernels).collect();
-        specs.sort_by_cached_key(|s| s.symbol());
-        specs.dedup_by_key(|s| s.symbol());
+        let specs = distinct(programs);
         let texts: Vec<String> = specs.iter().map(|s| lower::mlir_function(s)).collect();
         let cache = ObjectCache::open(&options.cache, &options.target)?;
         let (objects, kernels_compiled) = cache.objects(&texts, options.threads)?;
@@ -312,6 +313,38 @@ mod with_mlir {
         };
         let artifact = Artifact::write(&options.artifacts, &list, kernels.as_deref(), config, &target)?;
         Ok(Compiled { artifact, kernels_compiled, kernels_total: specs.len() })
+    }
+
+    /// A generated kernel for a GPU.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct PtxKernel {
+        pub symbol: String,
+        /// A module of its own.
+        pub ptx: String,
+    }
+
+    /// PTX of every different kernel of these programs, sorted by symbol, from the cache where it is there. The programs
+    /// were lowered for a GPU.
+    pub fn compile_ptx(
+        programs: &[&Lowered],
+        arch: Arch,
+        cache: &Path,
+        threads: usize,
+    ) -> Result<Vec<PtxKernel>, CompileError> {
+        let specs = distinct(programs);
+        let texts: Vec<String> = specs.iter().map(|s| lower::mlir_function(s)).collect();
+        let (modules, _) = ObjectCache::open(cache, &Target::cuda(arch))?.objects(&texts, threads)?;
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        let kernels = specs.iter().zip(&modules);
+        Ok(kernels.map(|(s, ptx)| PtxKernel { symbol: s.symbol(), ptx: text(ptx) }).collect())
+    }
+
+    /// Kernels of these programs, each once, by symbol.
+    pub fn distinct<'a>(programs: &[&'a Lowered]) -> Vec<&'a KernelSpec> {
+        let mut specs: Vec<&KernelSpec> = programs.iter().flat_map(|l| &l.kernels).collect();
+        specs.sort_by_cached_key(|s| s.symbol());
+        specs.dedup_by_key(|s| s.symbol());
+        specs
     }
 
     fn link(objects: &[Vec<u8>], folder: &Path) -> Result<Vec<u8>, CompileError> {

@@ -13,6 +13,7 @@ pub mod fuse;
 pub mod graph;
 pub mod interp;
 pub mod lower;
+pub mod machine;
 pub mod matcher;
 pub mod memory;
 #[cfg(feature = "mlir")]
@@ -21,6 +22,7 @@ pub mod model;
 pub mod opt;
 pub mod passes;
 pub mod picture;
+pub mod ptx;
 pub mod recompute;
 pub mod text;
 pub mod verify;

@@ -76,8 +76,8 @@ impl Buffer {
     }
 }
 
-/// A generated kernel: a symbol of the artifact's shared object with the C signature
-/// `void symbol(void *arg0, ..., void *argN-1, int64_t row_begin, int64_t row_end)`.
+/// A generated kernel: for a CPU a symbol of the artifact's shared object with the C signature
+/// `void symbol(void *arg0, ..., void *argN-1, int64_t row_begin, int64_t row_end)`, for a GPU an entry of its PTX.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeneratedKernel {
     pub symbol: String,
@@ -88,6 +88,20 @@ pub struct GeneratedKernel {
     /// Scalar operations of all rows, about: vector instructions times their width. For predictions of time.
     #[serde(default)]
     pub operations: u64,
+    /// How it is launched on a GPU; none in programs for a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaLaunch>,
+}
+
+/// The launch of a generated kernel on an NVIDIA GPU, in one dimension. Its entry is
+/// `symbol(void *arg0, ..., void *argN-1, int64_t rows)`: every argument a buffer in global memory, then all its rows.
+/// Shared memory is part of the code: none is passed to the launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CudaLaunch {
+    /// Blocks of the grid. The sizes of partial results follow from it, so no other number will do.
+    pub blocks: u32,
+    /// Threads of a block, as the code requires them.
+    pub threads: u32,
 }
 
 impl GeneratedKernel {

@@ -1,9 +1,11 @@
 //! What must be known to generate one kernel: the body, where its results go, which results overwrite an input, and
 //! how rows are cut into tasks. Equal specs give equal code, whatever model they come from.
 
+use super::grid::Grid;
 use crate::cost;
 use crate::fuse::body::{Access, Body, Item, Level, Reduction, Source};
 use crate::graph::{Op, TensorType};
+use crate::machine::Machine;
 use isoflop_kernels::DType;
 use std::fmt::Write;
 
@@ -41,9 +43,23 @@ pub struct KernelSpec {
     pub outputs: Vec<Output>,
     pub rows: usize,
     pub rows_per_task: usize,
+    /// How it is spread over a GPU; none on a CPU.
+    pub grid: Option<Grid>,
 }
 
 impl KernelSpec {
+    /// The same kernel for this machine.
+    pub fn on(self, machine: &Machine) -> KernelSpec {
+        match machine {
+            Machine::Cpu => self,
+            Machine::Cuda(gpu) => {
+                // One launch does all rows; tasks are what it leaves partial results of.
+                let spec = KernelSpec { rows_per_task: self.rows.max(1), ..self };
+                KernelSpec { grid: Some(Grid::of(&spec, gpu)), ..spec }
+            }
+        }
+    }
+
     pub fn region(body: Body, outputs: Vec<Output>) -> KernelSpec {
         let rows = body.rows().max(1);
         let columns = body.columns().max(1);
@@ -69,13 +85,19 @@ impl KernelSpec {
                 }
             }
         }
-        KernelSpec { kind: Kind::Region(body), outputs, rows, rows_per_task }
+        KernelSpec { kind: Kind::Region(body), outputs, rows, rows_per_task, grid: None }
     }
 
     pub fn movement(op: Op, operands: Vec<TensorType>, result: TensorType) -> KernelSpec {
         let rows = result.elements().max(1);
         let rows_per_task = TASK_ELEMENTS.min(rows);
-        KernelSpec { kind: Kind::Move { op, operands, result }, outputs: Vec::new(), rows, rows_per_task }
+        KernelSpec {
+            kind: Kind::Move { op, operands, result },
+            outputs: Vec::new(),
+            rows,
+            rows_per_task,
+            grid: None,
+        }
     }
 
     pub fn finish(parts: usize, width: usize, max: bool, dtype: DType) -> KernelSpec {
@@ -84,10 +106,15 @@ impl KernelSpec {
             outputs: Vec::new(),
             rows: width,
             rows_per_task: width.min(TASK_ELEMENTS),
+            grid: None,
         }
     }
 
+    /// Tasks that a CPU cuts it into, or groups of a GPU: each leaves one partial result where rows are reduced.
     pub fn tasks(&self) -> usize {
+        if let Some(grid) = &self.grid {
+            return grid.groups();
+        }
         self.rows.div_ceil(self.rows_per_task)
     }
 
@@ -125,7 +152,8 @@ impl KernelSpec {
                         };
                     }
                 }
-                if self.outputs.iter().any(|o| partial(b, &b.items[o.item]).is_some()) {
+                let partials = self.outputs.iter().any(|o| partial(b, &b.items[o.item]).is_some());
+                if partials && self.grid.is_none() {
                     let _ = write!(s, "; {} rows a task", self.rows_per_task);
                 }
             }
@@ -138,6 +166,9 @@ impl KernelSpec {
         }
         for o in &self.outputs {
             let _ = write!(s, " -> {} {} {:?}", o.item, o.ty.dtype.name(), o.in_place);
+        }
+        if let Some(Grid { threads, lanes, vector, .. }) = self.grid {
+            let _ = write!(s, " on {threads} threads, {lanes} a row, {vector} elements each");
         }
         s
     }

@@ -1,7 +1,10 @@
 //! Lowering: from a fused graph to a program, and from its kernels to MLIR text.
 
+mod approximate;
 mod chains;
+pub mod grid;
 pub mod kernel;
+mod lanes;
 mod launches;
 mod movement;
 pub mod product;
@@ -9,13 +12,15 @@ pub mod program;
 mod region;
 mod scalar;
 pub(crate) mod schedule;
+mod shell;
 mod step;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod values;
 mod waves;
 
-pub use program::{LowerError, Lowered, least_arena, lower};
+pub use program::{LowerError, Lowered, least_arena, lower, lower_for};
 
 use kernel::{KernelSpec, Kind};
 

@@ -4,9 +4,12 @@
 //! These are plain loops over the elements of the result. Trained models hardly run any: products take strides, and
 //! attention is a library call.
 
+use super::grid::{FINISH_COLUMNS, Grid};
 use super::kernel::{KernelSpec, Kind};
-use super::region::{argument, function, load, store};
+use super::lanes::{across, barrier};
 use super::scalar::{Names, combine, constant};
+use super::shell::{self, Range, argument, function, rows};
+use super::values::index_as;
 use crate::fuse::body::neutral;
 use crate::graph::{Axes, Op, ReduceKind, TensorType};
 use isoflop_kernels::DType;
@@ -14,19 +17,28 @@ use std::fmt::Write;
 
 /// The function of a `Move` or `Finish` kernel. Arguments: operands, then the result.
 pub fn emit(spec: &KernelSpec, name: &str) -> String {
-    let mut e = Emitter { names: Names::default(), out: String::new() };
+    let grid = spec.grid.as_ref();
+    let mut e = Emitter { grid, names: Names::new(grid.is_some()), out: String::new() };
     match &spec.kind {
         Kind::Move { op, operands, result } => {
-            let mut args: Vec<String> =
-                operands.iter().enumerate().map(|(i, t)| argument(&format!("%in{i}"), t.dtype)).collect();
-            args.push(argument("%out", result.dtype));
+            let mut args: Vec<String> = operands
+                .iter()
+                .enumerate()
+                .map(|(i, t)| argument(&e.names, &format!("%in{i}"), t.dtype))
+                .collect();
+            args.push(argument(&e.names, "%out", result.dtype));
             e.movement(op, operands, result);
-            function(name, &args, &e.out)
+            function(&e.names, grid, name, &args, &e.out)
         }
         Kind::Finish { parts, width, max, dtype } => {
-            let args = [argument("%in0", *dtype), argument("%out", *dtype)];
-            e.finish(*parts, *width, if *max { ReduceKind::Max } else { ReduceKind::Sum }, *dtype);
-            function(name, &args, &e.out)
+            let args = [argument(&e.names, "%in0", *dtype), argument(&e.names, "%out", *dtype)];
+            let kind = if *max { ReduceKind::Max } else { ReduceKind::Sum };
+            match grid {
+                None => e.finish(*parts, *width, kind, *dtype),
+                Some(grid) if *width == 1 => e.finish_total(grid, *parts, kind, *dtype),
+                Some(grid) => e.finish_columns(grid, *parts, *width, kind, *dtype),
+            }
+            function(&e.names, grid, name, &args, &e.out)
         }
         Kind::Region(_) => unreachable!("regions have an emitter of their own"),
     }
@@ -40,12 +52,28 @@ fn strides(shape: &[usize]) -> Axes {
     s
 }
 
-struct Emitter {
+struct Emitter<'a> {
+    /// None on a CPU.
+    grid: Option<&'a Grid>,
     names: Names,
     out: String,
 }
 
-impl Emitter {
+impl Emitter<'_> {
+    fn load(&mut self, memref: &str, index: &str, d: DType) -> String {
+        shell::load(&mut self.out, &mut self.names, memref, index, d, 1).swap_remove(0)
+    }
+
+    fn store(&mut self, value: &str, index: &str, d: DType) {
+        shell::store(&mut self.out, &mut self.names, &[value.to_owned()], "%out", index, d, 1);
+    }
+
+    /// The loop over the elements of the result, up to its body.
+    fn each_row(&mut self) {
+        let Range { from, to, step } = rows(self.grid);
+        let _ = writeln!(self.out, "scf.for %row = {from} to {to} step {step} {{");
+    }
+
     fn index(&mut self, value: usize) -> String {
         let v = self.names.fresh();
         let _ = writeln!(self.out, "{v} = arith.constant {value} : index");
@@ -83,37 +111,23 @@ impl Emitter {
     }
 
     fn movement(&mut self, op: &Op, operands: &[TensorType], result: &TensorType) {
-        self.out.push_str("scf.for %row = %lo to %hi step %c1 {\n");
+        self.each_row();
         let at = self.coordinates("%row", &result.shape);
         let d = result.dtype;
         let value = match op {
             Op::Constant { value } => constant(&mut self.out, &mut self.names, *value, d),
-            Op::Iota { axis } => {
-                let int = self.names.fresh();
-                let _ = writeln!(self.out, "{int} = arith.index_cast {} : index to i32", at[*axis]);
-                if d.is_float() {
-                    let v = self.names.fresh();
-                    let _ = writeln!(
-                        self.out,
-                        "{v} = arith.sitofp {int} : i32 to {}",
-                        super::scalar::register(d)
-                    );
-                    v
-                } else {
-                    int
-                }
-            }
+            Op::Iota { axis } => index_as(&mut self.out, &mut self.names, &at[*axis], d),
             Op::Transpose { perm } => {
                 let s = strides(&operands[0].shape);
                 let moved: Vec<usize> = perm.iter().map(|&p| s[p]).collect();
                 let index = self.offset(&at, &moved);
-                load(&mut self.out, &mut self.names, "%in0", &index, d)
+                self.load("%in0", &index, d)
             }
             Op::Broadcast { dims } => {
                 let s = strides(&operands[0].shape);
                 let picked: Vec<String> = dims.iter().map(|&k| at[k].clone()).collect();
                 let index = self.offset(&picked, &s);
-                load(&mut self.out, &mut self.names, "%in0", &index, d)
+                self.load("%in0", &index, d)
             }
             Op::Slice { starts, .. } => {
                 let s = strides(&operands[0].shape);
@@ -121,7 +135,7 @@ impl Emitter {
                 let first = self.index(first);
                 let index = self.offset(&at, &s);
                 let index = self.binary("addi", &index, &first);
-                load(&mut self.out, &mut self.names, "%in0", &index, d)
+                self.load("%in0", &index, d)
             }
             Op::Pad { low, value, .. } => {
                 let fill = constant(&mut self.out, &mut self.names, *value, d);
@@ -139,7 +153,7 @@ impl Emitter {
             Op::Reduce { kind, axes } => self.reduce(*kind, axes, &operands[0], &at),
             _ => unreachable!("{} is not a movement", op.mnemonic()),
         };
-        store(&mut self.out, &mut self.names, &value, "%out", "%row", d);
+        self.store(&value, "%row", d);
         self.out.push_str("}\n");
     }
 
@@ -170,11 +184,11 @@ impl Emitter {
         let index = self.offset(&shifted, &strides(&t.shape));
         let memref = format!("%in{k}");
         let Some(inside) = inside else {
-            return load(&mut self.out, &mut self.names, &memref, &index, t.dtype);
+            return self.load(&memref, &index, t.dtype);
         };
         let safe = self.names.fresh();
         let _ = writeln!(self.out, "{safe} = arith.select {inside}, {index}, %c0 : index");
-        let value = load(&mut self.out, &mut self.names, &memref, &safe, t.dtype);
+        let value = self.load(&memref, &safe, t.dtype);
         let picked = self.names.fresh();
         let ty = super::scalar::register(t.dtype);
         let _ = writeln!(self.out, "{picked} = arith.select {inside}, {value}, {otherwise} : {ty}");
@@ -197,7 +211,7 @@ impl Emitter {
         let steps: Vec<usize> = axes.iter().map(|&a| s[a]).collect();
         let offset = self.offset(&inner, &steps);
         let index = self.binary("addi", &base, &offset);
-        let v = load(&mut self.out, &mut self.names, "%in0", &index, t.dtype);
+        let v = self.load("%in0", &index, t.dtype);
         let sum = combine(&mut self.out, &mut self.names, kind, "%acc", &v, t.dtype);
         let _ = writeln!(self.out, "scf.yield {sum} : {ty}\n}}");
         result
@@ -205,19 +219,75 @@ impl Emitter {
 
     fn finish(&mut self, parts: usize, width: usize, kind: ReduceKind, d: DType) {
         let (n, w) = (self.index(parts), self.index(width));
-        self.out.push_str("scf.for %row = %lo to %hi step %c1 {\n");
+        self.each_row();
+        let result = self.sum_of_parts(&Range::of("%c0", &n, "%c1"), &w, "%row", kind, d);
+        self.store(&result, "%row", d);
+        self.out.push_str("}\n");
+    }
+
+    /// The reduction of the parts in `range` of one column.
+    fn sum_of_parts(
+        &mut self,
+        Range { from, to, step }: &Range,
+        width: &str,
+        column: &str,
+        kind: ReduceKind,
+        d: DType,
+    ) -> String {
         let start = constant(&mut self.out, &mut self.names, neutral(kind), d);
         let (result, ty) = (self.names.fresh(), super::scalar::register(d));
         let _ = writeln!(
             self.out,
-            "{result} = scf.for %k = %c0 to {n} step %c1 iter_args(%acc = {start}) -> ({ty}) {{"
+            "{result} = scf.for %k = {from} to {to} step {step} iter_args(%acc = {start}) -> ({ty}) {{"
         );
-        let first = self.binary("muli", "%k", &w);
-        let index = self.binary("addi", &first, "%row");
-        let v = load(&mut self.out, &mut self.names, "%in0", &index, d);
+        let first = self.binary("muli", "%k", width);
+        let index = self.binary("addi", &first, column);
+        let v = self.load("%in0", &index, d);
         let sum = combine(&mut self.out, &mut self.names, kind, "%acc", &v, d);
         let _ = writeln!(self.out, "scf.yield {sum} : {ty}\n}}");
-        store(&mut self.out, &mut self.names, &result, "%out", "%row", d);
+        result
+    }
+
+    /// On a GPU, of one column: all threads of a block take parts in turn.
+    fn finish_total(&mut self, grid: &Grid, parts: usize, kind: ReduceKind, d: DType) {
+        let n = self.index(parts);
+        let sum = self.sum_of_parts(&Range::of("%thread", &n, "%lanes"), "%c1", "%c0", kind, d);
+        let sum = across(&mut self.out, &mut self.names, grid, kind, &sum, d);
+        self.out.push_str("scf.if %isfirst {\n");
+        self.store(&sum, "%c0", d);
+        self.out.push_str("}\n");
+    }
+
+    /// On a GPU: a block takes some columns side by side and cuts the parts among its warps, whose sums meet in shared
+    /// memory.
+    fn finish_columns(&mut self, grid: &Grid, parts: usize, width: usize, kind: ReduceKind, d: DType) {
+        let ty = format!("memref<{}x{}, 3>", grid.threads, super::scalar::register(d));
+        let shared = self.names.shared(d, grid.threads);
+        let (n, w, columns) = (self.index(parts), self.index(width), self.index(FINISH_COLUMNS));
+        let (cuts, last) = (self.index(grid.threads / FINISH_COLUMNS), self.index(width - 1));
+        let column_of_block = self.binary("remui", "%thread", &columns);
+        let cut = self.binary("divui", "%thread", &columns);
+        let before = self.binary("muli", "%block", &columns);
+        let column = self.binary("addi", &before, &column_of_block);
+        // Threads past the last column add it up once more, so that all meet at the barrier.
+        let safe = self.binary("minui", &column, &last);
+        let sum = self.sum_of_parts(&Range::of(&cut, &n, &cuts), &w, &safe, kind, d);
+        let _ = writeln!(self.out, "memref.store {sum}, {shared}[%thread] : {ty}");
+        barrier(&mut self.out);
+        let (first, inside, both) = (self.names.fresh(), self.names.fresh(), self.names.fresh());
+        let _ = writeln!(
+            self.out,
+            "{first} = arith.cmpi ult, %thread, {columns} : index\n{inside} = arith.cmpi ult, {column}, {w} : index\n\
+             {both} = arith.andi {first}, {inside} : i1\nscf.if {both} {{"
+        );
+        let mut sum = sum;
+        for k in 1..grid.threads / FINISH_COLUMNS {
+            let at = shell::offset(&mut self.out, &mut self.names, "%thread", k * FINISH_COLUMNS);
+            let other = self.names.fresh();
+            let _ = writeln!(self.out, "{other} = memref.load {shared}[{at}] : {ty}");
+            sum = combine(&mut self.out, &mut self.names, kind, &sum, &other, d);
+        }
+        self.store(&sum, &column, d);
         self.out.push_str("}\n");
     }
 }

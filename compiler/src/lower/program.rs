@@ -10,6 +10,7 @@ use super::step::{Cut, Step, partial_width};
 use super::storage::Storages;
 use crate::fuse::body::{Access, Body, Reduction, Source, is_free, is_item};
 use crate::graph::{Binary, Graph, HeadCall, Library, Op, ReduceKind, RelAttentionCall, TensorType, Value};
+use crate::machine::Machine;
 use crate::memory;
 use isoflop_kernels::DType;
 use isoflop_kernels::cpu::attention::RelAttention;
@@ -22,8 +23,8 @@ use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum LowerError {
-    #[error("{op} (node %{id}) has no CPU code: {why}")]
-    Unsupported { op: &'static str, id: u32, why: String },
+    #[error("{op} (node %{id}) has no {machine} code: {why}")]
+    Unsupported { op: &'static str, id: u32, machine: &'static str, why: String },
 }
 
 /// A program and the kernels that its `Generated` launches need, in the order of `Program::kernels`.
@@ -45,12 +46,18 @@ struct Region {
     outputs: Vec<Output>,
 }
 
-/// The program of `g` in whichever of the two orders needs less memory.
+/// The program of `g` for a CPU in whichever of the two orders needs less memory.
 pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
-    let regions = regions(g)?;
+    lower_for(g, &Machine::Cpu)
+}
+
+/// The program of `g` for this machine in whichever of the two orders needs less memory. A GPU's program has kernels with
+/// grids, and neither chains nor products that sum squares: its launches follow one another on one stream.
+pub fn lower_for(g: &Graph, machine: &Machine) -> Result<Lowered, LowerError> {
+    let regions = regions(g, machine)?;
     let updates = in_place_updates(g, &regions);
-    let least = steps(g, &regions, &updates, Policy::LeastMemory)?.finish();
-    let by_id = steps(g, &regions, &updates, Policy::Id)?;
+    let least = steps(g, &regions, &updates, Policy::LeastMemory, machine)?.finish();
+    let by_id = steps(g, &regions, &updates, Policy::Id, machine)?;
     if by_id.least_arena() >= least.program.arena_bytes {
         return Ok(least);
     }
@@ -60,15 +67,17 @@ pub fn lower(g: &Graph) -> Result<Lowered, LowerError> {
 
 /// The least arena of `g` in the order that saves memory: what is alive at once, before anything has a place.
 pub fn least_arena(g: &Graph) -> Result<u64, LowerError> {
-    let regions = regions(g)?;
-    Ok(steps(g, &regions, &in_place_updates(g, &regions), Policy::LeastMemory)?.least_arena())
+    let machine = &Machine::Cpu;
+    let regions = regions(g, machine)?;
+    let updates = in_place_updates(g, &regions);
+    Ok(steps(g, &regions, &updates, Policy::LeastMemory, machine)?.least_arena())
 }
 
 /// The program of `g` in one order.
 #[cfg(test)]
 pub(super) fn lower_by(g: &Graph, policy: Policy) -> Result<Lowered, LowerError> {
-    let regions = regions(g)?;
-    Ok(steps(g, &regions, &in_place_updates(g, &regions), policy)?.finish())
+    let regions = regions(g, &Machine::Cpu)?;
+    Ok(steps(g, &regions, &in_place_updates(g, &regions), policy, &Machine::Cpu)?.finish())
 }
 
 fn steps<'a>(
@@ -76,6 +85,7 @@ fn steps<'a>(
     regions: &'a FxHashMap<NodeIndex, Region>,
     updates: &[InPlaceUpdate],
     policy: Policy,
+    machine: &'a Machine,
 ) -> Result<Steps<'a>, LowerError> {
     let pairs: Vec<Update> = updates.iter().map(|u| u.update).collect();
     let (order, dropped) = schedule(g, &pairs, policy);
@@ -90,6 +100,7 @@ fn steps<'a>(
     storages.assign_outputs(g);
     let mut steps = Steps {
         g,
+        machine,
         regions,
         storages,
         in_place,
@@ -107,13 +118,14 @@ fn steps<'a>(
 }
 
 /// Bodies of all fused nodes.
-fn regions(g: &Graph) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
+fn regions(g: &Graph, machine: &Machine) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
     let mut out = FxHashMap::default();
     for n in g.nodes().node_indices() {
         let Op::Fused { region } = g.op(n) else { continue };
         let items: Vec<NodeIndex> =
             region.topological().into_iter().filter(|&m| is_item(region.op(m))).collect();
-        let unsupported = |why: String| LowerError::Unsupported { op: "fused", id: g.node(n).id, why };
+        let (id, name) = (g.node(n).id, machine.name());
+        let unsupported = |why: String| LowerError::Unsupported { op: "fused", id, machine: name, why };
         let other = region
             .nodes()
             .node_weights()
@@ -126,6 +138,10 @@ fn regions(g: &Graph) -> Result<FxHashMap<NodeIndex, Region>, LowerError> {
         };
         if items.iter().any(powers) {
             return Err(unsupported("powers of integers have no machine code; cast to f32 first".into()));
+        }
+        if let Some(m) = items.iter().find(|&&m| !machine.has(region.op(m), region.ty(m.into()).dtype)) {
+            let (op, ty) = (region.op(*m).mnemonic(), region.ty((*m).into()));
+            return Err(unsupported(format!("{op} of {ty} has no instruction; cast to f32 first")));
         }
         let body = Body::of(region, &items).map_err(|r| unsupported(r.sentence().to_string()))?;
         let operands = body
@@ -184,6 +200,7 @@ fn in_place_updates(g: &Graph, regions: &FxHashMap<NodeIndex, Region>) -> Vec<In
 
 struct Steps<'a> {
     g: &'a Graph,
+    machine: &'a Machine,
     regions: &'a FxHashMap<NodeIndex, Region>,
     storages: Storages,
     in_place: FxHashMap<(NodeIndex, usize), usize>,
@@ -198,6 +215,7 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     fn kernel(&mut self, spec: KernelSpec) -> Call {
+        let spec = spec.on(self.machine);
         let symbol = spec.symbol();
         let key = (symbol.clone(), spec.rows, spec.rows_per_task);
         let next = self.kernels.len() as u32;
@@ -234,8 +252,7 @@ impl Steps<'_> {
             Op::Input { .. } | Op::Reshape => {}
             Op::Fused { .. } => self.region(n, &reads, &label),
             Op::Dot { .. } => {
-                let unsupported =
-                    |why: &str| LowerError::Unsupported { op: "dot", id: node.id, why: why.into() };
+                let unsupported = |why: &str| self.unsupported(n, why);
                 if node.results[0].dtype != DType::F32 {
                     return Err(unsupported("products are f32 here"));
                 }
@@ -266,8 +283,7 @@ impl Steps<'_> {
             }
             Op::Call(library) => self.library(n, library, &reads, &label),
             Op::AllReduce { .. } | Op::AllGather { .. } | Op::ReduceScatter { .. } => {
-                let why = "this program runs in one process".to_string();
-                return Err(LowerError::Unsupported { op: node.op.mnemonic(), id: node.id, why });
+                return Err(self.unsupported(n, "this program runs in one process"));
             }
             op => {
                 if matches!(op, Op::Reduce { .. }) || is_free(op) || !is_item(op) {
@@ -282,8 +298,7 @@ impl Steps<'_> {
                         }
                         Err(_) => "no single loop follows its broadcasts; the pass `legalize` must run",
                     };
-                    let why = why.to_string();
-                    return Err(LowerError::Unsupported { op: op.mnemonic(), id: node.id, why });
+                    return Err(self.unsupported(n, why));
                 }
             }
         }
@@ -306,8 +321,12 @@ impl Steps<'_> {
         if t.dtype == DType::F32 {
             return Ok(());
         }
-        let node = self.g.node(n);
-        Err(LowerError::Unsupported { op: node.op.mnemonic(), id: node.id, why: format!("{t} is not f32") })
+        Err(self.unsupported(n, &format!("{t} is not f32")))
+    }
+
+    fn unsupported(&self, n: NodeIndex, why: &str) -> LowerError {
+        let (node, machine) = (self.g.node(n), self.machine.name());
+        LowerError::Unsupported { op: node.op.mnemonic(), id: node.id, machine, why: why.to_owned() }
     }
 
     fn region(&mut self, n: NodeIndex, operand_storages: &[usize], label: &str) {
@@ -316,7 +335,8 @@ impl Steps<'_> {
         let reads: Vec<usize> = operands.iter().map(|&p| operand_storages[p]).collect();
         let results: Vec<usize> =
             (0..outputs.len()).map(|k| self.storages.of_value(Value { node: n, result: k as u16 })).collect();
-        if is_sum_of_squares(&body, &outputs)
+        if matches!(self.machine, Machine::Cpu)
+            && is_sum_of_squares(&body, &outputs)
             && let ([read], [result]) = (&reads[..], &results[..])
             && self.squares_by_product(*read, *result, label)
         {
@@ -326,7 +346,7 @@ impl Steps<'_> {
             o.in_place = self.in_place.get(&(n, k)).copied();
         }
         self.reuse_dead_inputs(n, &body, &mut outputs, &reads, &results);
-        let spec = KernelSpec::region(body, outputs);
+        let spec = KernelSpec::region(body, outputs).on(self.machine);
         let tasks = spec.tasks();
         let super::kernel::Kind::Region(body) = &spec.kind else { return };
         let mut writes = Vec::new();
@@ -478,8 +498,11 @@ impl Steps<'_> {
     }
 
     fn finish(self) -> Lowered {
-        let Steps { g, mut storages, kernels, symbols, kernel_of, list, .. } = self;
-        let (order, links) = chains::form(&list, &storages);
+        let Steps { g, machine, mut storages, kernels, symbols, kernel_of, list, .. } = self;
+        let (order, links) = match machine {
+            Machine::Cpu => chains::form(&list, &storages),
+            Machine::Cuda(_) => ((0..list.len()).collect(), Vec::new()),
+        };
         let mut taken: Vec<Option<Step>> = list.into_iter().map(Some).collect();
         let list: Vec<Step> = order.iter().filter_map(|&n| taken[n].take()).collect();
         for (n, step) in list.iter().enumerate() {
@@ -509,6 +532,7 @@ impl Steps<'_> {
                 rows: k.rows as u64,
                 rows_per_task: k.rows_per_task as u64,
                 operations: k.operations(),
+                cuda: k.grid.as_ref().map(|g| g.launch()),
             })
             .collect();
         let program = Program {

@@ -3,15 +3,31 @@
 
 use crate::graph::{Binary, Comparison, Op, ReduceKind, Unary};
 use isoflop_kernels::DType;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Hands out SSA names.
+/// Hands out SSA names, and knows whose functions a kernel may call.
 #[derive(Default)]
 pub struct Names {
     next: usize,
+    /// The kernel is for a GPU, which has approximate functions in hardware and no library.
+    pub cuda: bool,
+    /// Arrays in a block's shared memory, by element type: elements of each.
+    pub shared: BTreeMap<DType, usize>,
 }
 
 impl Names {
+    pub fn new(cuda: bool) -> Names {
+        Names { next: 0, cuda, shared: BTreeMap::new() }
+    }
+
+    /// The array of this type in shared memory, with so many elements at least.
+    pub fn shared(&mut self, d: DType, elements: usize) -> String {
+        let size = self.shared.entry(d).or_default();
+        *size = elements.max(*size);
+        format!("%shared_{}", d.name())
+    }
+
     pub fn fresh(&mut self) -> String {
         self.next += 1;
         format!("%v{}", self.next)
@@ -136,7 +152,7 @@ pub fn combine(out: &mut String, names: &mut Names, kind: ReduceKind, a: &str, b
     assign(out, names, &format!("{name} {a}, {b}{flags} : {ty}"))
 }
 
-fn assign(out: &mut String, names: &mut Names, text: &str) -> String {
+pub fn assign(out: &mut String, names: &mut Names, text: &str) -> String {
     let v = names.fresh();
     let _ = writeln!(out, "{v} = {text}");
     v
@@ -187,7 +203,12 @@ fn to_integer(out: &mut String, names: &mut Names, x: &str, from: DType) -> Stri
     assign(out, names, &format!("arith.select {under}, {least}, {whole} : i32"))
 }
 
-fn unary(out: &mut String, names: &mut Names, u: Unary, x: &str, d: DType) -> String {
+pub fn unary(out: &mut String, names: &mut Names, u: Unary, x: &str, d: DType) -> String {
+    if names.cuda
+        && let Some(v) = super::approximate::unary(out, names, u, x, d)
+    {
+        return v;
+    }
     let ty = register(d);
     let mut simple = |text: String| assign(out, names, &format!("{text} : {ty}"));
     match u {
@@ -269,12 +290,7 @@ impl Poly<'_> {
         let (hi, lo) = (self.c(-0.693_359_375), self.c(2.121_944_4e-4));
         let r = self.fma(&n, &hi, &within);
         let r = self.fma(&n, &lo, &r);
-        let p =
-            self.horner(&r, &[1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-        let r2 = self.f("mulf", &r, &r);
-        let one = self.c(1.0);
-        let r1 = self.f("addf", &r, &one);
-        let p = self.fma(&p, &r2, &r1);
+        let p = if self.names.cuda { self.power_of_two(&r, &log2e) } else { self.exp_near_zero(&r) };
         let n = assign(self.out, self.names, &format!("arith.fptosi {n} : f32 to i32"));
         // 2^n in two factors, so that n = 128 does not overflow before the product does.
         let half = constant(self.out, self.names, 1.0, DType::I32);
@@ -287,6 +303,22 @@ impl Poly<'_> {
         let infinity = self.c(f64::INFINITY);
         let p = self.select("ogt", x, &high, &infinity, &p);
         self.select("uno", x, x, x, &p)
+    }
+
+    /// exp(r) for r within half of ln 2.
+    fn exp_near_zero(&mut self, r: &str) -> String {
+        let p =
+            self.horner(r, &[1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
+        let r2 = self.f("mulf", r, r);
+        let one = self.c(1.0);
+        let r1 = self.f("addf", r, &one);
+        self.fma(&p, &r2, &r1)
+    }
+
+    /// 2^(r log2e) by the GPU's own instruction, relative error below 2^-22.
+    fn power_of_two(&mut self, r: &str, log2e: &str) -> String {
+        let scaled = self.f("mulf", r, log2e);
+        super::approximate::call(self.out, self.names, "ex2", &scaled)
     }
 
     fn times_power(&mut self, p: &str, n: &str) -> String {

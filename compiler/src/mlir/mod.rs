@@ -1,4 +1,5 @@
-//! The back half of lowering: MLIR text to LLVM IR, assembly or an object file for a CPU, and objects to a shared object.
+//! The back half of lowering: MLIR text to LLVM IR, assembly or an object file for a CPU, and objects to a shared object;
+//! for a GPU, assembly is PTX.
 //!
 //! Functions are compiled with bare pointers: a `memref` argument of static shape becomes one pointer, `index` and `i64` a
 //! 64-bit integer, so that Rust calls a kernel as `extern "C" fn(*const f32, ..., i64, i64)`. A memref argument with a dynamic
@@ -9,10 +10,12 @@
 mod diagnostics;
 mod ffi;
 mod link;
+mod ptxas;
 mod target;
 
 pub use diagnostics::{Diagnostic, Severity};
 pub use link::link_shared;
+pub use ptxas::{Assembled, CUDA_HOME, Resources, assemble, ptxas};
 pub use target::Target;
 
 use std::path::PathBuf;
@@ -55,8 +58,8 @@ impl Output {
 
 /// Why a module did not become code.
 ///
-/// `Parse`, `Lower` and `Translate` are faults of the MLIR text, `Target` and `UnknownTarget` of the chosen machine, `NoLinker`
-/// and `Io` of this installation.
+/// `Parse`, `Lower`, `Translate` and `Assemble` are faults of the MLIR text, `Target` and `UnknownTarget` of the chosen machine,
+/// `NoLinker`, `NoAssembler` and `Io` of this installation.
 #[derive(Debug, thiserror::Error)]
 pub enum MlirError {
     #[error("the MLIR text does not parse or verify\n{rendered}")]
@@ -77,6 +80,13 @@ pub enum MlirError {
     NoLinker,
     #[error("`cc` could not link the kernels ({status})\n{stderr}")]
     Link { status: String, stderr: String },
+    #[error(
+        "no `ptxas` to make GPU code of PTX with: run scripts/setup.sh, which puts it into third_party/cuda, or name the \
+         folder of CUDA 13 in {CUDA_HOME}; `--emit ptx` needs none"
+    )]
+    NoAssembler,
+    #[error("`ptxas` could not assemble the kernels ({status})\n{stderr}")]
+    Assemble { status: String, stderr: String },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
 }
@@ -133,7 +143,10 @@ pub fn compile(mlir_text: &str, target: &Target, emit: Emit) -> Result<Output, M
         rendered: render(&d),
         diagnostics: d,
     };
-    llvm.optimise(&machine).map_err(codegen)?;
+    if target.is_cuda() {
+        llvm.make_kernels();
+    }
+    llvm.optimise(&machine, target.is_cuda()).map_err(codegen)?;
     match emit {
         Emit::Asm => output(llvm.emit(&machine, ffi::FileType::Assembly).map_err(codegen)?),
         Emit::Object => output(llvm.emit(&machine, ffi::FileType::Object).map_err(codegen)?),

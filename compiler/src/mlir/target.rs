@@ -1,6 +1,7 @@
 //! The machine that code is generated for: a triple, a CPU name and its features, in LLVM's words.
 
 use super::{MlirError, ffi};
+use crate::machine::Arch;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -20,6 +21,7 @@ pub struct Target {
 }
 
 const X86_64_TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const CUDA_TRIPLE: &str = "nvptx64-nvidia-cuda";
 const AARCH64_TRIPLE: &str = "aarch64-unknown-linux-gnu";
 
 impl Target {
@@ -55,6 +57,17 @@ impl Target {
     /// Any 64-bit ARM: NEON.
     pub fn aarch64() -> Target {
         Target { triple: AARCH64_TRIPLE.into(), cpu: "generic".into(), features: "+neon".into() }
+    }
+
+    /// An NVIDIA GPU. The version of PTX is always named: without, LLVM ends the process where its default is too old.
+    pub fn cuda(arch: Arch) -> Target {
+        let features = format!("+ptx{}", arch.ptx_version());
+        Target { triple: CUDA_TRIPLE.into(), cpu: arch.name().into(), features }
+    }
+
+    /// Kernels for it become PTX.
+    pub fn is_cuda(&self) -> bool {
+        self.triple == CUDA_TRIPLE
     }
 
     fn x86(level: &str) -> Target {

@@ -82,6 +82,7 @@ impl Builder {
             rows,
             rows_per_task,
             operations: 0,
+            cuda: None,
         });
         Call::Generated { kernel: self.0.kernels.len() as u32 - 1 }
     }

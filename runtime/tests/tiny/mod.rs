@@ -108,7 +108,7 @@ fn launch(call: Call, args: &[u32], wave: u32, label: &str) -> Launch {
 }
 
 fn kernel(symbol: &str, n_args: u32, rows: u64, rows_per_task: u64) -> GeneratedKernel {
-    GeneratedKernel { symbol: symbol.into(), n_args, rows, rows_per_task, operations: 0 }
+    GeneratedKernel { symbol: symbol.into(), n_args, rows, rows_per_task, operations: 0, cuda: None }
 }
 
 fn train_program() -> Program {

@@ -1,7 +1,7 @@
 //! `isoflop compile --emit`: stages of the compilation as text.
 
-use isoflop_compiler::driver::{CompileOptions, ProgramPlan};
-use isoflop_compiler::lower;
+use isoflop_compiler::driver::{CompileOptions, distinct};
+use isoflop_compiler::lower::{self, Lowered};
 use isoflop_compiler::mlir::{self, Emit};
 use isoflop_kernels::program::{Call, Program, Space};
 use isoflop_sweeps::display;
@@ -9,11 +9,8 @@ use miette::IntoDiagnostic;
 use std::fmt::Write;
 
 /// Every different kernel of the training step, as MLIR or as what it compiles to.
-pub fn kernels(plan: &ProgramPlan, compiler: &CompileOptions, emit: Option<Emit>) -> miette::Result<String> {
-    let mut specs: Vec<_> = plan.train.kernels.iter().collect();
-    specs.sort_by_cached_key(|s| s.symbol());
-    specs.dedup_by_key(|s| s.symbol());
-    let texts: Vec<String> = specs.into_iter().map(lower::mlir_function).collect();
+pub fn kernels(train: &Lowered, compiler: &CompileOptions, emit: Option<Emit>) -> miette::Result<String> {
+    let texts: Vec<String> = distinct(&[train]).into_iter().map(lower::mlir_function).collect();
     let Some(emit) = emit else { return Ok(texts.join("\n")) };
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut out = String::new();

@@ -4,11 +4,13 @@ mod emit;
 mod explain;
 mod explain_memory;
 mod explain_value;
+mod gpu;
 
 use super::passes;
 use crate::cli::Format;
 use crate::output;
 use clap::{ValueEnum, ValueHint};
+use gpu::CodeTarget;
 use isoflop_compiler::config::{ModelConfig, StepConfig};
 use isoflop_compiler::driver::{
     CompileError, CompileOptions, OptimizeOptions, ProgramPlan, compile, compile_plan, optimized_step,
@@ -34,6 +36,8 @@ use std::process::ExitCode;
   isoflop compile sweeps/examples/nano.toml --size 21k --explain layers.0.gelu
   isoflop compile sweeps/examples/nano.toml --size 21k --explain memory --memory-budget 2MB
   isoflop compile model.toml --disable-pass recompute --emit plan --time-passes
+  isoflop compile model.toml --target sm_90 --emit ptx > kernels.ptx
+  isoflop compile model.toml --target sm_80 --emit sass-stats
   isoflop compile model.toml --stop-after fold > folded.graph
 
 A MODEL.toml holds the keys n_layers, n_heads, d_head, d_model, d_ff, vocab_size and seq_len at its top.")]
@@ -55,8 +59,12 @@ pub struct Args {
     /// %42, an operation, or part of a scope says where its values are and why
     #[arg(long, value_name = "fusion|memory|OP", conflicts_with = "emit")]
     explain: Option<Topic>,
+    /// Machine that kernels are made for: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, or a GPU, sm_80,
+    /// sm_90, sm_90a
+    #[arg(long, value_name = "NAME", default_value = "native")]
+    target: CodeTarget,
     /// Choose what to fuse by the costs of this device: cpu, a100-40g, a100-80g, h100-sxm, h200, v100, or a TOML file
-    /// [default: the built-in cpu]
+    /// [default: the built-in cpu; a100-80g for sm_80, h100-sxm for sm_90 and sm_90a]
     #[arg(long)]
     device: Option<String>,
     /// How decisions and times are printed
@@ -91,6 +99,19 @@ enum Stage {
     Llvm,
     /// The kernels in assembly
     Asm,
+    /// The kernels in PTX, as one module; with --target sm_80, sm_90 or sm_90a
+    Ptx,
+    /// The kernels as machine code of a GPU, in one CUBIN
+    Cubin,
+    /// Registers, spills, shared memory and accesses to memory of each kernel on a GPU
+    SassStats,
+}
+
+impl Stage {
+    /// Is it of a GPU alone?
+    fn needs_gpu(self) -> bool {
+        matches!(self, Stage::Ptx | Stage::Cubin | Stage::SassStats)
+    }
 }
 
 /// What can be explained.
@@ -133,10 +154,11 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         let names: Vec<&str> = jobs.iter().map(|j| j.name.as_str()).collect();
         return Err(miette!("choose one of the {} sizes with --size: {}", jobs.len(), names.join(", ")));
     }
-    let compiler = options(&args.out);
+    gpu::check(&args.target, args.emit, shows)?;
+    let compiler = CompileOptions { target: args.target.for_llvm(), ..options(&args.out) };
     for job in &jobs {
         if shows {
-            output::print(&show(args, job, &compiler)?)?;
+            output::bytes(&show(args, job, &compiler)?)?;
             continue;
         }
         let compiled = if args.passes.any() || args.device.is_some() {
@@ -210,7 +232,7 @@ fn in_size(job: &Job, e: CompileError) -> miette::Report {
 fn device(args: &Args) -> miette::Result<Device> {
     match &args.device {
         Some(name) => Ok(Device::find(name).into_diagnostic()?.0),
-        None => Device::built_in("cpu").into_diagnostic(),
+        None => Device::built_in(args.target.device()).into_diagnostic(),
     }
 }
 
@@ -226,7 +248,19 @@ fn planned(args: &Args, job: &Job) -> miette::Result<ProgramPlan> {
     Ok(plan)
 }
 
-fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<String> {
+fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Vec<u8>> {
+    if let (CodeTarget::Cuda(arch), Some(stage)) = (&args.target, args.emit)
+        && !matches!(stage, Stage::Graph | Stage::Fused | Stage::Dot | Stage::Html)
+    {
+        let plan = planned(args, job)?;
+        let machine = gpu::machine(*arch, &device(args)?)?;
+        return gpu::show(&plan, machine, *arch, stage, compiler, args.output)
+            .map_err(|e| e.wrap_err(format!("size `{}`", job.name)));
+    }
+    shown(args, job, compiler).map(String::into_bytes)
+}
+
+fn shown(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<String> {
     if matches!(args.emit, Some(Stage::Graph)) {
         return Ok(text::print(&model::training_graph(&job.model, &job.step).into_diagnostic()?));
     }
@@ -244,10 +278,12 @@ fn show(args: &Args, job: &Job, compiler: &CompileOptions) -> miette::Result<Str
             picture::html(&job.name, &before_fusion(args, job)?, &plan.fused).into_diagnostic()
         }
         Some(Stage::Plan) => Ok(emit::program(&plan.train.program)),
-        Some(Stage::Mlir) => emit::kernels(&plan, compiler, None),
-        Some(Stage::Llvm) => emit::kernels(&plan, compiler, Some(Emit::LlvmIr)),
-        Some(Stage::Asm) => emit::kernels(&plan, compiler, Some(Emit::Asm)),
-        Some(Stage::Graph) | None => explained(args, job, &plan),
+        Some(Stage::Mlir) => emit::kernels(&plan.train, compiler, None),
+        Some(Stage::Llvm) => emit::kernels(&plan.train, compiler, Some(Emit::LlvmIr)),
+        Some(Stage::Asm) => emit::kernels(&plan.train, compiler, Some(Emit::Asm)),
+        Some(Stage::Graph | Stage::Ptx | Stage::Cubin | Stage::SassStats) | None => {
+            explained(args, job, &plan)
+        }
     }
 }
 

@@ -36,6 +36,10 @@ unsafe extern "C" {
     pub fn LLVMInitializeAArch64TargetMC();
     pub fn LLVMInitializeAArch64AsmPrinter();
     pub fn LLVMInitializeAArch64AsmParser();
+    pub fn LLVMInitializeNVPTXTargetInfo();
+    pub fn LLVMInitializeNVPTXTarget();
+    pub fn LLVMInitializeNVPTXTargetMC();
+    pub fn LLVMInitializeNVPTXAsmPrinter();
     pub fn LLVMGetDefaultTargetTriple() -> *mut c_char;
     pub fn LLVMGetHostCPUName() -> *mut c_char;
     pub fn LLVMGetHostCPUFeatures() -> *mut c_char;
@@ -81,4 +85,6 @@ unsafe extern "C" {
 pub const CODEGEN_AGGRESSIVE: c_int = 3;
 pub const RELOC_PIC: c_int = 2;
 pub const CODE_MODEL_SMALL: c_int = 3;
+/// llvm::CallingConv::PTX_Kernel: an entry, rather than a function that entries call.
+pub const CALL_PTX_KERNEL: u32 = 71;
 pub const VERIFIER_RETURN_STATUS: c_int = 2;

@@ -41,6 +41,10 @@ fn initialise() {
             LLVMInitializeAArch64TargetMC();
             LLVMInitializeAArch64AsmPrinter();
             LLVMInitializeAArch64AsmParser();
+            LLVMInitializeNVPTXTargetInfo();
+            LLVMInitializeNVPTXTarget();
+            LLVMInitializeNVPTXTargetMC();
+            LLVMInitializeNVPTXAsmPrinter();
             mlirRegisterTransformsCanonicalizer();
             mlirRegisterTransformsCSE();
             mlirRegisterTransformsLoopInvariantCodeMotion();
@@ -183,7 +187,7 @@ unsafe extern "C" fn on_llvm_diagnostic(info: LLVMDiagnosticInfoRef, user: *mut 
     }
 }
 
-/// An MLIR context with the CPU dialects, single-threaded: callers run several contexts side by side instead.
+/// An MLIR context with the dialects of CPU and GPU kernels, single-threaded: callers run several contexts side by side instead.
 pub(super) struct Context {
     raw: MlirContext,
     diagnostics: Box<Collected>,
@@ -206,6 +210,7 @@ impl Context {
                 mlirGetDialectHandle__llvm__(),
                 mlirGetDialectHandle__math__(),
                 mlirGetDialectHandle__memref__(),
+                mlirGetDialectHandle__nvvm__(),
                 mlirGetDialectHandle__scf__(),
                 mlirGetDialectHandle__ub__(),
                 mlirGetDialectHandle__vector__(),
@@ -380,12 +385,27 @@ pub(super) struct LlvmModule {
 }
 
 impl LlvmModule {
-    /// Verifies the module, sets the machine's triple and data layout, then runs `default<O3>` without loop unrolling.
+    /// Makes every function a kernel that a GPU can launch.
+    pub(super) fn make_kernels(&mut self) {
+        // SAFETY: the module is alive; the walk ends with its last function.
+        unsafe {
+            let mut function = LLVMGetFirstFunction(self.module);
+            while !function.is_null() {
+                if LLVMIsDeclaration(function) == 0 {
+                    LLVMSetFunctionCallConv(function, CALL_PTX_KERNEL);
+                }
+                function = LLVMGetNextFunction(function);
+            }
+        }
+    }
+
+    /// Verifies the module, sets the machine's triple and data layout, then runs `default<O3>`, on a CPU without loop
+    /// unrolling.
     ///
     /// The vectoriser interleaves four vectors by itself. Unrolling harms: done before it, loops of 16 or 32 turn into scalar code
     /// (RMSNorm of 32 columns 7 GB/s rather than 63); done after it, reassociation threads the four sums onto one chain of
     /// FMAs (512 columns: 62 GB/s rather than 92). It also costs 1.5 to 15 times the compile time.
-    pub(super) fn optimise(&mut self, machine: &Machine) -> Result<(), Vec<Diagnostic>> {
+    pub(super) fn optimise(&mut self, machine: &Machine, unroll: bool) -> Result<(), Vec<Diagnostic>> {
         let mut message = ptr::null_mut();
         // SAFETY: the module is alive; the message is always set, and ours to free. LLVM's passes may end the process on
         // IR that does not verify.
@@ -406,7 +426,7 @@ impl LlvmModule {
             LLVMDisposeMessage(layout);
             LLVMDisposeTargetData(data);
             let options = LLVMCreatePassBuilderOptions();
-            LLVMPassBuilderOptionsSetLoopUnrolling(options, 0);
+            LLVMPassBuilderOptionsSetLoopUnrolling(options, unroll.into());
             let error = LLVMRunPasses(self.module, c"default<O3>".as_ptr(), machine.raw, options);
             LLVMDisposePassBuilderOptions(options);
             if error.is_null() {
