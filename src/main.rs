@@ -7,6 +7,8 @@ mod output;
 #[cfg(feature = "study")]
 mod progress;
 mod verbs;
+#[cfg(feature = "study")]
+mod watch;
 
 use clap::Parser;
 use std::io::IsTerminal;

@@ -2,121 +2,107 @@
 
 use crate::cli::Format;
 use crate::output;
+use crate::watch;
 use clap::ValueHint;
 use isoflop_sweeps::display;
+use isoflop_sweeps::overview::{Overview, Reader, RunView};
 use isoflop_sweeps::slurm::command::Slurm;
-use isoflop_sweeps::slurm::history::History;
-use isoflop_sweeps::slurm::standing::{JobRow, Standing, standings};
-use isoflop_sweeps::slurm::work::{self, Work};
-use isoflop_sweeps::status::{RunRow, rows};
-use isoflop_sweeps::study::Study;
+use isoflop_sweeps::slurm::standing::JobRow;
+use isoflop_sweeps::work::Work;
 use miette::miette;
-use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  isoflop status studies/nano --output json
+#[command(after_help = "Example:
+  isoflop status studies/nano --output json
+  isoflop status studies/nano --watch
 
-Of a study that was submitted to Slurm it also shows the jobs, and asks Slurm once for all of them.")]
+Of a study that was submitted to Slurm it also shows the jobs, and asks Slurm once for all of them. With --watch it is a screen
+that goes on until q, Esc or Ctrl-C; it reads the files of the study every second or two and asks Slurm every --every seconds,
+less often while the controller is away.")]
 pub struct Args {
     /// The study's directory
     #[arg(value_hint = ValueHint::DirPath)]
     study: PathBuf,
+    /// A screen that shows how the runs go on, with the loss of one of them
+    #[arg(long, conflicts_with = "output")]
+    watch: bool,
+    /// Seconds between two questions to Slurm
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "watch",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
     #[arg(long, value_enum, default_value_t)]
     output: Format,
 }
 
-#[derive(Serialize)]
-struct Status<'a, R> {
-    sweep: &'a str,
-    runs: &'a [R],
-    /// Of a study that was submitted to Slurm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    work: Option<Work>,
-    /// Why Slurm could not be asked, where it could not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slurm_error: Option<String>,
-}
-
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let study = Study::new(&args.study);
-    let plan = study.read_plan().map_err(|e| miette!("{e}"))?;
-    let sweep = plan.sweep.as_str();
-    let mut slurm_error = None;
-    if let Some(history) = History::read(study.dir()).map_err(|e| miette!("{e}"))? {
-        match standings(&Slurm::new(), &study, &plan, &history) {
-            Ok(now) => {
-                slurm_error = now.incomplete;
-                let work = work::of_study(study.dir(), &plan.runs, &now.runs);
-                match args.output {
-                    Format::Json => {
-                        output::json(&Status { sweep, runs: &now.runs, work: Some(work), slurm_error })?;
-                    }
-                    Format::Table => {
-                        let jobs: Vec<_> = now.runs.iter().map(|s| s.job.as_ref()).collect();
-                        let rows: Vec<RunRow> = now.runs.iter().map(|s: &Standing| s.row.clone()).collect();
-                        output::print(&table(&rows, &jobs))?;
-                        output::line(&in_words(&work))?;
-                        slurm_error.iter().for_each(|said| output::note(said));
-                    }
-                }
-                return Ok(ExitCode::SUCCESS);
-            }
-            Err(e) => slurm_error = Some(e.to_string()),
-        }
+    let mut reader = Reader::open(&args.study).map_err(|e| miette!("{e}"))?;
+    if args.watch {
+        return watch::watch(reader, Duration::from_secs(args.every));
     }
-    let rows = rows(&study, &plan).map_err(|e| miette!("{e}"))?;
+    let (answer, away) = match reader.asker().ask(&Slurm::new()) {
+        Ok(answer) => (answer, None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    let mut overview = reader.read(answer.as_ref()).map_err(|e| miette!("{e}"))?;
+    if let Some(said) = away {
+        overview.slurm_error = Some(format!("jobs are not shown: {said}"));
+    }
     match args.output {
-        Format::Json => output::json(&Status { sweep, runs: &rows, work: None, slurm_error })?,
+        Format::Json => output::json(&overview)?,
         Format::Table => {
-            output::print(&table(&rows, &[]))?;
-            slurm_error.iter().for_each(|said| output::note(&format!("jobs are not shown: {said}")));
+            output::print(&table(&overview))?;
+            output::line(&in_words(&overview.work))?;
+            overview.slurm_error.iter().for_each(|said| output::note(said));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs, and their jobs where there are any.
-fn table(rows: &[RunRow], jobs: &[Option<&JobRow>]) -> String {
+fn table(overview: &Overview) -> String {
     let mut headings = vec!["run", "state", "step", "train loss", "validation loss", "tokens/s"];
-    if !jobs.is_empty() {
+    let has_jobs = overview.asked.is_some();
+    if has_jobs {
         headings.extend(["job", "job state", "nodes or reason"]);
     }
     let mut table = output::table(&headings, 2);
     let loss = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
-    let word = |row: &RunRow| format!("{:?}", row.state).to_lowercase();
-    for (i, row) in rows.iter().enumerate() {
+    let word = |run: &RunView| format!("{:?}", run.row.state).to_lowercase();
+    for run in &overview.runs {
+        let row = &run.row;
         let speed = if row.tokens_per_s > 0.0 { format!("{:.0}", row.tokens_per_s) } else { "-".to_owned() };
         let mut cells = vec![
             row.id.clone(),
-            word(row),
+            word(run),
             format!("{}/{}", row.step, row.steps),
             loss(row.train_loss),
             loss(row.validation_loss),
             speed,
         ];
-        if let Some(job) = jobs.get(i) {
-            cells.extend(job_cells(*job));
+        if has_jobs {
+            cells.extend(job_cells(run.job.as_ref()));
         }
         table.add_row(cells);
     }
     let mut text = format!("{table}\n");
-    for row in rows {
-        if let Some(reason) = &row.reason {
-            text.push_str(&format!("{}: {}, {reason}\n", row.id, word(row)));
+    for run in &overview.runs {
+        if let Some(reason) = &run.row.reason {
+            text.push_str(&format!("{}: {}, {reason}\n", run.row.id, word(run)));
         }
     }
     text
 }
 
-/// `4 attempts; 12.3 CPU or GPU hours used, 0.4 of them wasted (310 steps), 20.1 left; ends in 3 h 20 min`.
-fn in_words(work: &Work) -> String {
+/// `ends in 3 h 20 min; 12.30 CPU hours used, 0.40 of them wasted (310 steps), 20.10 left; 4 attempts`.
+pub fn in_words(work: &Work) -> String {
+    let end = work.seconds_to_end.map_or_else(String::new, |s| format!("ends in {}; ", display::seconds(s)));
     let left = work.hours_left.map_or_else(|| "an unknown number".into(), |h| format!("{h:.2}"));
-    let end = work.seconds_to_end.map_or_else(String::new, |s| format!("; ends in {}", display::seconds(s)));
     format!(
-        "{} attempts; {:.2} CPU or GPU hours used, {:.2} of them wasted ({} steps), {left} left{end}",
-        work.attempts, work.hours_used, work.hours_wasted, work.steps_wasted
+        "{end}{:.2} {} hours used, {:.2} of them wasted ({} steps), {left} left; {} attempts",
+        work.hours_used, work.unit, work.hours_wasted, work.steps_wasted, work.attempts
     )
 }
 

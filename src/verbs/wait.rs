@@ -7,6 +7,7 @@ use clap::ValueHint;
 use isoflop_runtime::train::EXIT_CONTINUE;
 use isoflop_sweeps::slurm::SlurmError;
 use isoflop_sweeps::slurm::cancel::release;
+use isoflop_sweeps::slurm::command::Patience;
 use isoflop_sweeps::slurm::history::History;
 use isoflop_sweeps::slurm::standing::{Standings, Verdict, standings};
 use isoflop_sweeps::slurm::submit::Which;
@@ -68,20 +69,17 @@ impl Ended {
     }
 }
 
-/// The longest pause while the controller is away.
-const LONGEST: Duration = Duration::from_secs(300);
-
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
     let job = Job::open(&args.study)?;
     let began = Instant::now();
-    let usual = Duration::from_secs(args.every);
-    let mut pause = usual;
+    let mut patience = Patience::new(Duration::from_secs(args.every));
     let (mut told, mut ended) = (None, Ended::default());
     let mut releases = HashMap::new();
     loop {
         match look(&job, args.resubmit, &mut releases) {
             Ok(now) => {
-                (pause, ended) = (usual, now);
+                patience.answered();
+                ended = now;
                 if told != Some(ended) && args.output == Format::Table {
                     output::note(&words(&ended));
                     told = Some(ended);
@@ -94,7 +92,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
             Err(SlurmError::Study(isoflop_sweeps::study::StudyError::Busy { .. })) => {}
             Err(e) if e.is_away() => {
                 output::note(&format!("waiting for Slurm: {e}"));
-                pause = (pause * 2).min(LONGEST).max(usual);
+                patience.away();
             }
             Err(e) => return Err(miette!("{e}")),
         }
@@ -102,7 +100,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         if left.is_some_and(|left| left.is_zero()) {
             break;
         }
-        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
+        std::thread::sleep(left.map_or(patience.pause(), |left| patience.pause().min(left)));
     }
     // For who reads the results next.
     job.study.write_runs(&job.plan).map_err(|e| miette!("{e}"))?;

@@ -15,6 +15,7 @@ pub mod file;
 pub mod fit;
 #[cfg(feature = "mlir")]
 pub mod local;
+pub mod overview;
 pub mod plan;
 mod process;
 pub mod propose;
@@ -25,3 +26,4 @@ pub mod slurm;
 pub mod status;
 pub mod step_times;
 pub mod study;
+pub mod work;

@@ -12,4 +12,6 @@ mod limits;
 mod page;
 #[path = "../pages/mod.rs"]
 mod pages;
+#[path = "../lab/terminal.rs"]
+mod terminal;
 mod whole;

@@ -1,7 +1,8 @@
 //! A sweep through Slurm to its end, and what each verb says of it on the way.
 
-use crate::cluster::{Cluster, for_slurm};
-use crate::lab::{Lab, assert_same, results};
+use crate::cluster::{Cluster, Wrapped, for_slurm};
+use crate::lab::{Lab, assert_same, isoflop, results};
+use crate::terminal::Terminal;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -74,6 +75,21 @@ fn what_waits_is_explained_cancelled_and_tried_again() {
     let cancelled = cluster.json(&lab, &["cancel", "study", names[0], names[1]]);
     assert_eq!(cancelled["cancelled"], serde_json::json!([names[0], names[1]]));
     assert_eq!(cluster.queue("%i").len(), 7);
+    // The screen shows them too, and asks Slurm once however often it reads files.
+    let wrapped = Wrapped::new(&lab, &["squeue", "sacct", "scontrol"], "");
+    let mut command = lab.command("script".as_ref(), &[]);
+    command.env("SLURM_CONF", cluster.conf());
+    wrapped.put_before(&mut command);
+    let line = format!("'{}' status study --watch --every 600", isoflop().display());
+    let mut terminal = Terminal::start(command, &line);
+    let shown = terminal.wait_for("9 runs: 7 queued, 2 cancelled");
+    assert!(shown.contains("JobHeldUser") && shown.contains("asked again in"), "{shown}");
+    terminal.press("ff");
+    terminal.wait_for("show: cancelled");
+    terminal.leave();
+    let calls = wrapped.calls();
+    assert_eq!((calls("squeue"), calls("sacct"), calls("scontrol")), (1, 1, 0));
+
     // A submission leaves cancelled runs alone; `retry` does not, and releases the held.
     cluster
         .run(&lab, &["submit", "sweep.toml", "--out", "study"])

@@ -11,4 +11,9 @@ mod owners;
 mod process;
 #[cfg(target_os = "linux")]
 mod resident;
+#[cfg(target_os = "linux")]
+mod screen;
+#[cfg(target_os = "linux")]
+#[path = "../lab/terminal.rs"]
+mod terminal;
 mod whole;

@@ -46,6 +46,35 @@ const AWAY: [&str; 9] = [
     "Slurmctld running in standby mode",
 ];
 
+/// The longest pause while the controller is away.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The time between two questions to Slurm: longer each time that it does not answer, and at once the usual when it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    usual: Duration,
+    pause: Duration,
+}
+
+impl Patience {
+    pub fn new(usual: Duration) -> Patience {
+        Patience { usual, pause: usual }
+    }
+
+    /// Until the next question.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    pub fn answered(&mut self) {
+        self.pause = self.usual;
+    }
+
+    pub fn away(&mut self) {
+        self.pause = (self.pause * 2).min(LONGEST).max(self.usual);
+    }
+}
+
 /// Counts the commands that were run: one query of a sweep is few of them.
 #[derive(Debug, Default)]
 pub struct Slurm {
@@ -158,6 +187,23 @@ mod tests {
         assert_eq!([of("SLURM_CONF"), of("PATH")], [["given"], ["given"]]);
         assert_eq!([of("LC_ALL"), of("SLURM_TIME_FORMAT")], [["C"], ["standard"]]);
         assert!([of("SBATCH_ACCOUNT"), of("SQUEUE_FORMAT"), of("SLURM_JOB_ID")].iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn pauses_grow_until_there_is_an_answer() {
+        let mut patience = Patience::new(Duration::from_secs(40));
+        let pauses: Vec<u64> = (0..5)
+            .map(|_| {
+                patience.away();
+                patience.pause().as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [80, 160, 300, 300, 300]);
+        patience.answered();
+        assert_eq!(patience.pause().as_secs(), 40);
+        let mut patience = Patience::new(Duration::from_secs(3_600));
+        patience.away();
+        assert_eq!(patience.pause().as_secs(), 3_600);
     }
 
     #[test]

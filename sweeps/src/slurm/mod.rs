@@ -23,7 +23,6 @@ pub mod standing;
 pub mod submit;
 pub mod time;
 pub mod view;
-pub mod work;
 
 use crate::study::{Study, StudyError};
 use command::CommandError;

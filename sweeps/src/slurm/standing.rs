@@ -81,11 +81,6 @@ impl Standing {
             j.state == Some(JobState::Held) && of_slurm
         })
     }
-
-    /// True where its job runs.
-    pub fn is_at_work(&self) -> bool {
-        self.job.as_ref().is_some_and(|j| j.state == Some(JobState::Running))
-    }
 }
 
 /// All runs, in the order of the plan, and what else was learnt on the way.
@@ -109,13 +104,30 @@ pub fn standings(
     history: &History,
 ) -> Result<Standings, SlurmError> {
     let rows = rows(study, plan)?;
-    let open: HashSet<&str> = rows.iter().filter(|r| !is_done(r.state)).map(|r| r.id.as_str()).collect();
-    let view = view(slurm, history, &open)?;
+    let view = view(slurm, history, &open(&rows))?;
+    together(study, history, &view, rows)
+}
+
+/// The runs that are not done.
+pub fn open(rows: &[RunRow]) -> HashSet<&str> {
+    rows.iter().filter(|r| !is_done(r.state)).map(|r| r.id.as_str()).collect()
+}
+
+/// Puts rows and what Slurm said of the jobs of `history` together. Where `view` is older than the rows, so are the jobs.
+///
+/// # Errors
+/// When a file of the study cannot be read.
+pub fn together(
+    study: &Study,
+    history: &History,
+    view: &View,
+    rows: Vec<RunRow>,
+) -> Result<Standings, SlurmError> {
     let (mut runs, mut over) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in rows {
-        runs.push(of_run(study, history, &view, row, &mut over)?);
+        runs.push(of_run(study, history, view, row, &mut over)?);
     }
-    Ok(Standings { runs, bad_nodes: ledger::bad_nodes(over.iter()), incomplete: view.incomplete })
+    Ok(Standings { runs, bad_nodes: ledger::bad_nodes(over.iter()), incomplete: view.incomplete.clone() })
 }
 
 fn of_run(

@@ -1,12 +1,37 @@
 //! What a study has cost and will cost: time at work, the part of it that was done twice, and what is left.
 
-use super::standing::{Standing, Verdict};
 use crate::plan::PlannedRun;
+use crate::status::{RunRow, is_done};
 use isoflop_runtime::rundir::RunDir;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::path::Path;
+use std::time::SystemTime;
 
-/// Of one run or of many. Times are those of jobs, in hours of CPUs or, where jobs have any, of GPUs.
+/// Of what the hours are that are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Of processes that train, whatever they have: a study on this machine.
+    #[default]
+    Worker,
+    /// Of CPUs of jobs.
+    Cpu,
+    /// Of GPUs of jobs.
+    Gpu,
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Unit::Worker => "worker",
+            Unit::Cpu => "CPU",
+            Unit::Gpu => "GPU",
+        })
+    }
+}
+
+/// Of one run or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Work {
     /// Times that runs were started.
@@ -14,12 +39,15 @@ pub struct Work {
     pub steps_done: u64,
     /// Steps that were done and lost, because an attempt ended after its last checkpoint.
     pub steps_wasted: u64,
+    /// Of what the hours below are.
+    pub unit: Unit,
     pub hours_used: f64,
     /// Of `hours_used`, what went into steps that were lost.
     pub hours_wasted: f64,
     /// By the measured speed of each run, else by its prediction; none where neither is known.
     pub hours_left: Option<f64>,
-    /// Until the last run ends, if as many go on at once as now; none while no run is at work.
+    /// Of one run, at work all the time. Of many, until the last ends, if as many go on at once as now; none while none is
+    /// at work.
     pub seconds_to_end: Option<f64>,
 }
 
@@ -32,6 +60,7 @@ struct Row {
 }
 
 /// Where one attempt began and came to.
+#[derive(Debug)]
 struct Stretch {
     attempt: u64,
     from: u64,
@@ -67,23 +96,22 @@ fn wasted(stretches: &[Stretch]) -> (u64, f64) {
     lost.fold((0, 0.0), |(steps, seconds), (s, t)| (steps + s, seconds + t))
 }
 
-/// What one run has cost. `units` are the CPUs or GPUs of its job.
-fn of_run(run: &PlannedRun, standing: &Standing, dir: &Path, units: f64) -> Work {
-    let rows = read(&RunDir::new(dir).timings());
-    let stretches = stretches(&rows, run.batch_tokens);
-    let seconds: f64 = stretches.iter().map(|s| s.seconds).sum();
-    let (steps_wasted, seconds_wasted) = wasted(&stretches);
-    let row = &standing.row;
+/// What one run has cost. Its job has `units` CPUs or GPUs.
+fn of_run(run: &PlannedRun, row: &RunRow, stretches: &[Stretch], units: f64, unit: Unit) -> Work {
+    // From 0 on: the sum of no numbers would be -0.
+    let seconds = stretches.iter().fold(0.0, |sum, s| sum + s.seconds);
+    let (steps_wasted, seconds_wasted) = wasted(stretches);
     let measured = (row.tokens_per_s > 0.0).then(|| run.batch_tokens as f64 / row.tokens_per_s);
     let step_seconds = measured.or(run.seconds.map(|s| s / run.steps.max(1) as f64));
-    let left = match standing.verdict {
-        Verdict::Done => Some(0.0),
-        _ => step_seconds.map(|s| s * row.steps.saturating_sub(row.step) as f64),
+    let left = match is_done(row.state) {
+        true => Some(0.0),
+        false => step_seconds.map(|s| s * row.steps.saturating_sub(row.step) as f64),
     };
     Work {
         attempts: stretches.len() as u64,
         steps_done: row.step,
         steps_wasted,
+        unit,
         hours_used: seconds * units / 3_600.0,
         hours_wasted: seconds_wasted * units / 3_600.0,
         hours_left: left.map(|s| s * units / 3_600.0),
@@ -91,24 +119,50 @@ fn of_run(run: &PlannedRun, standing: &Standing, dir: &Path, units: f64) -> Work
     }
 }
 
-/// What all runs of a study have cost. A file of timings that cannot be read counts for nothing: it is only a report.
-pub fn of_study(study: &Path, runs: &[PlannedRun], standings: &[Standing]) -> Work {
+/// What runs have cost together, each with whether it is at work now.
+pub fn total(runs: impl IntoIterator<Item = (Work, bool)>) -> Work {
     let mut all = Work { hours_left: Some(0.0), ..Work::default() };
     let (mut left, mut longest, mut at_work) = (0.0f64, 0.0f64, 0usize);
-    for (run, standing) in runs.iter().zip(standings) {
-        let one = of_run(run, standing, &study.join("runs").join(&run.id), standing.units());
+    for (one, is_at_work) in runs {
+        all.unit = one.unit;
         all.attempts += one.attempts;
         all.steps_done += one.steps_done;
         all.steps_wasted += one.steps_wasted;
         all.hours_used += one.hours_used;
         all.hours_wasted += one.hours_wasted;
         all.hours_left = all.hours_left.zip(one.hours_left).map(|(a, b)| a + b);
-        at_work += usize::from(standing.is_at_work());
+        at_work += usize::from(is_at_work);
         left += one.seconds_to_end.unwrap_or(f64::NAN);
         longest = longest.max(one.seconds_to_end.unwrap_or(0.0));
     }
     all.seconds_to_end = (at_work > 0 && left.is_finite()).then(|| (left / at_work as f64).max(longest));
     all
+}
+
+/// What the timings of runs say, kept for as long as the files do not change.
+#[derive(Debug, Default)]
+pub struct Timings {
+    read: HashMap<String, Known>,
+}
+
+/// The stretches of one run, and length and time of the file that told them.
+#[derive(Debug, Default)]
+struct Known {
+    version: (u64, Option<SystemTime>),
+    stretches: Vec<Stretch>,
+}
+
+impl Timings {
+    /// What a run has cost. A file of timings that cannot be read counts for nothing: it is only a report.
+    pub fn work(&mut self, run: &PlannedRun, row: &RunRow, dir: &Path, units: f64, unit: Unit) -> Work {
+        let path = RunDir::new(dir).timings();
+        let version = std::fs::metadata(&path).map_or((0, None), |m| (m.len(), m.modified().ok()));
+        let known = self.read.entry(run.id.clone()).or_default();
+        if known.version != version {
+            *known = Known { version, stretches: stretches(&read(&path), run.batch_tokens) };
+        }
+        of_run(run, row, &known.stretches, units, unit)
+    }
 }
 
 fn read(path: &Path) -> Vec<Row> {
