@@ -6,7 +6,7 @@ use crate::whole::results_of;
 use std::path::{Path, PathBuf};
 
 /// The process that owns a run.
-fn worker(run: &Path) -> Option<i32> {
+pub fn worker(run: &Path) -> Option<i32> {
     let lease: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("lease.json")).ok()?).ok()?;
     let pid = i32::try_from(lease["pid"].as_i64()?).ok()?;
@@ -16,7 +16,7 @@ fn worker(run: &Path) -> Option<i32> {
 
 /// Stops, continues or kills the worker of a run.
 #[track_caller]
-fn send(run: &Path, signal: libc::c_int) {
+pub fn send(run: &Path, signal: libc::c_int) {
     let pid = worker(run).unwrap_or_else(|| panic!("no worker of {}", run.display()));
     // SAFETY: kill has no memory effects.
     unsafe { libc::kill(pid, signal) };
@@ -49,7 +49,7 @@ fn kill_at_work(run: &Path) {
 }
 
 /// True once the worker of a stopped run has been sent SIGUSR2, which it cannot take before it goes on.
-fn has_been_told(run: &Path) -> bool {
+pub fn has_been_told(run: &Path) -> bool {
     let status = worker(run).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
     let status = status.unwrap_or_default();
     let pending = status.lines().find_map(|l| l.strip_prefix("ShdPnd:")).unwrap_or("0");

@@ -2,6 +2,7 @@
 //! machine without it fails these tests.
 #![cfg(all(feature = "study", target_os = "linux"))]
 
+mod chains;
 mod cluster;
 mod crashes;
 mod data;
