@@ -92,6 +92,11 @@ impl RunDir {
         self.root.join("config.toml")
     }
 
+    /// Of a run on GPUs: how it is spread over them.
+    pub fn layout(&self) -> PathBuf {
+        self.root.join("layout.toml")
+    }
+
     pub fn status(&self) -> PathBuf {
         self.root.join("status.json")
     }

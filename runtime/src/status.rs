@@ -14,6 +14,8 @@ pub enum State {
     /// The loss rose above the limit or was not finite, at `step`.
     Diverged,
     Failed,
+    /// Its plan holds where it is to run; nothing was trained.
+    Checked,
 }
 
 /// Resident memory of the process that trains, in bytes.

@@ -169,7 +169,7 @@ fn standing(run: &RunDir, warn: &mut dyn FnMut(&str)) -> Result<(RunStatus, Opti
     let outcome = match status.state {
         State::Finished => Some(Outcome::Finished),
         State::Diverged => Some(Outcome::Diverged { step: status.step }),
-        State::Pending | State::Running | State::Interrupted | State::Failed => None,
+        State::Pending | State::Running | State::Interrupted | State::Failed | State::Checked => None,
     };
     Ok((status, outcome))
 }

@@ -5,6 +5,8 @@ use isoflop_sweeps::file::{self, SlurmSpec};
 use isoflop_sweeps::plan::Plan;
 use isoflop_sweeps::slurm::command::Slurm;
 use isoflop_sweeps::slurm::history::History;
+use isoflop_sweeps::slurm::layouts::Layouts;
+use isoflop_sweeps::slurm::resources::Resources;
 use isoflop_sweeps::slurm::submit::{Context, Proposed, Report, Which, submit};
 use isoflop_sweeps::slurm::{self, SlurmError, probe, script, time};
 use isoflop_sweeps::study::Study;
@@ -48,8 +50,12 @@ pub fn submit_prepared(
     which: Which<'_>,
 ) -> Result<Report, SlurmError> {
     let cluster = probe::probe(slurm, spec)?;
+    let layouts = Layouts::read(study, plan)?.probe(slurm, spec)?;
     let worker = worker(spec)?;
-    submit(&Context { slurm, study, plan, spec, cluster: &cluster, worker: &worker }, which)
+    submit(
+        &Context { slurm, study, plan, spec, cluster: &cluster, layouts: &layouts, worker: &worker },
+        which,
+    )
 }
 
 /// The program that trains on the nodes: the sweep's, else this one.
@@ -71,9 +77,9 @@ pub fn show(report: &Report, dir: &Path) -> miette::Result<()> {
         let runs = tasks_in_words(what);
         let recovered = if submitted.recovered { ", found again after a crash" } else { "" };
         output::line(&format!(
-            "job {}: {runs}, each {} cpus{memory}, {}{recovered}",
+            "job {}: {runs}, each {}{memory}, {}{recovered}",
             submitted.job,
-            r.cpus_per_task,
+            machine_in_words(r),
             time::print(r.seconds),
         ))?;
     }
@@ -99,6 +105,18 @@ pub fn show(report: &Report, dir: &Path) -> miette::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// `4 cpus`, or `16 nodes of 8 GPUs in gpu`.
+fn machine_in_words(r: &Resources) -> String {
+    match (r.gpus_per_node, &r.partition) {
+        (0, _) => format!("{} cpus", r.cpus_per_task),
+        (gpus, partition) => {
+            let partition = partition.as_ref().map_or_else(String::new, |p| format!(" in {p}"));
+            let plural = |n: u32| if n == 1 { "" } else { "s" };
+            format!("{} node{} of {gpus} GPU{}{partition}", r.nodes, plural(r.nodes), plural(gpus))
+        }
+    }
 }
 
 /// `12 runs`, or `4 segments of d2e4-n10k-s0`.

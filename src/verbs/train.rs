@@ -3,6 +3,8 @@
 use crate::output;
 use clap::ValueHint;
 use isoflop_kernels::footprint::{COMMAND, WORKER};
+use isoflop_runtime::check::{PATIENCE, check};
+use isoflop_runtime::placement::Placement;
 use isoflop_runtime::train::{Options, stop_on_signals, train};
 use miette::{IntoDiagnostic, miette};
 use std::path::PathBuf;
@@ -24,9 +26,16 @@ pub struct Args {
     /// Stop after this many steps of this call, saved and to be continued
     #[arg(long, value_name = "N")]
     stop_after_steps: Option<u64>,
+    /// Of a run with a layout.toml: look whether this process, and as rank 0 all of the job's, stand where the layout wants
+    /// them, then stop; nothing is trained
+    #[arg(long, conflicts_with_all = ["threads", "stop_after_steps"])]
+    check: bool,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    if args.check {
+        return checked(args);
+    }
     let options = Options {
         threads: args.threads.map(usize::from),
         stop: stop_on_signals().into_diagnostic()?,
@@ -43,4 +52,20 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         }
     };
     Ok(ExitCode::from(code as u8))
+}
+
+fn checked(args: &Args) -> miette::Result<ExitCode> {
+    let place = Placement::here().into_diagnostic()?;
+    match check(&args.run_dir, &place, PATIENCE) {
+        Ok(words) => {
+            if place.rank == 0 {
+                output::note(&words);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(e) => {
+            output::note(&format!("{:?}", miette!("{e}")));
+            Ok(ExitCode::from(e.exit_code() as u8))
+        }
+    }
 }

@@ -18,6 +18,9 @@ pub struct Plan {
     /// Its values, so that a plan says by which numbers it was predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_description: Option<Device>,
+    /// The cluster that the runs have layouts for, each in its directory's `layout.toml`; none for runs on CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     pub runs: Vec<PlannedRun>,
     /// What a person should know before paying for this plan.
     pub warnings: Vec<String>,
@@ -105,6 +108,7 @@ pub fn plan(sweep: &Sweep) -> Result<Plan, PlanError> {
         flops_convention: sweep.plan.convention,
         device: None,
         device_description: None,
+        cluster: None,
         runs: Vec::new(),
         warnings: Vec::new(),
     };

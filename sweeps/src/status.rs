@@ -29,7 +29,7 @@ impl RunRow {
     /// The state in the words of runs.csv, which is about results and knows no running.
     pub fn outcome(&self) -> Outcome {
         match self.state {
-            State::Pending => Outcome::Pending,
+            State::Pending | State::Checked => Outcome::Pending,
             State::Running | State::Interrupted => Outcome::Interrupted,
             State::Finished => Outcome::Finished,
             State::Diverged => Outcome::Diverged,
@@ -38,9 +38,9 @@ impl RunRow {
     }
 }
 
-/// True where nothing is left to do for a run.
+/// True where nothing is left to do for a run; of one that is only to be checked, where it was.
 pub fn is_done(state: State) -> bool {
-    matches!(state, State::Finished | State::Diverged)
+    matches!(state, State::Finished | State::Diverged | State::Checked)
 }
 
 /// The rows of all runs, in the order of the plan.

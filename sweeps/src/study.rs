@@ -46,10 +46,19 @@ pub enum StudyError {
     )]
     OtherVersion { path: PathBuf, changes: Vec<String> },
     #[error(
+        "{} holds {}, and this command would make it {}: give this one a directory of its own",
+        dir.display(), kind(old), kind(new)
+    )]
+    OtherKind { dir: PathBuf, old: Option<String>, new: Option<String> },
+    #[error(
         "another isoflop works on {}; wait for it or stop it with Ctrl-C (`isoflop status` shows its runs)",
         dir.display()
     )]
     Busy { dir: PathBuf },
+}
+
+fn kind(cluster: &Option<String>) -> String {
+    cluster.as_ref().map_or("runs on CPUs".into(), |name| format!("layouts for the cluster `{name}`"))
 }
 
 /// The right to run a study, given up when dropped or when the process ends in whatever way.
@@ -119,6 +128,14 @@ impl Study {
             let changes = differences(&path, &old, sweep_text)?;
             if !changes.is_empty() {
                 return Err(StudyError::Changed { dir: self.dir.clone(), changes });
+            }
+        }
+        if let Some(old) = read_if_there(&self.plan_file())? {
+            // Only this key: whatever else there is may be of another version, and is written anew.
+            let old: serde_json::Value = serde_json::from_str(&old).unwrap_or_default();
+            let (old, new) = (old["cluster"].as_str().map(str::to_owned), plan.cluster.clone());
+            if old != new {
+                return Err(StudyError::OtherKind { dir: self.dir.clone(), old, new });
             }
         }
         make_dir(&self.dir.join("runs"))?;

@@ -7,6 +7,7 @@ mod cluster;
 mod crashes;
 mod data;
 mod ends;
+mod family;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod limits;

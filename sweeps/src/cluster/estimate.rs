@@ -16,6 +16,26 @@ use std::collections::HashMap;
 
 const SECONDS_A_DAY: f64 = 86_400.0;
 
+/// Bytes a second that a node of a cluster writes of a checkpoint at least; assumed.
+const SLOWEST_SAVE: f64 = 500e6;
+/// More jobs than this for one run are a plan that went wrong.
+const MOST_SEGMENTS: f64 = 1_000.0;
+
+/// Seconds before its limit at which a job must be told to save: a minute, since signals may come so much early, three steps,
+/// and the time to write weights and moments, 12 bytes a parameter, from all nodes.
+pub fn lead_seconds(step_seconds: f64, params: u64, nodes: usize) -> f64 {
+    60.0 + 3.0 * step_seconds + 12.0 * params as f64 / (SLOWEST_SAVE * nodes.max(1) as f64)
+}
+
+/// Jobs of at most `limit` seconds that a run of `seconds` takes one after the other. Half of a job is for work at least,
+/// whatever the lead.
+pub fn segments(seconds: f64, limit: f64, lead: f64) -> u64 {
+    if seconds <= limit {
+        return 1;
+    }
+    (seconds / (limit - lead).max(0.5 * limit)).ceil().clamp(2.0, MOST_SEGMENTS) as u64
+}
+
 /// A sweep's runs on a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterPlan {
@@ -286,7 +306,8 @@ fn estimate(run: &PlannedRun, c: &Candidate, cluster: &Cluster, ideal: &Efficien
     let executed = (flops_per_token(&run.model, convention, run.batch) + again) * run.batch_tokens as f64;
     let days = run.steps as f64 * seconds / SECONDS_A_DAY;
     let gpu_hours = days * 24.0 * gpus as f64;
-    let segments = partition.hours.map_or(1, |hours| (days * 24.0 / hours).ceil().max(1.0) as u64);
+    let lead = lead_seconds(seconds, run.params, nodes);
+    let segments = partition.hours.map_or(1, |hours| segments(days * SECONDS_A_DAY, hours * 3_600.0, lead));
     Some(Estimate {
         layout: c.layout,
         gpus,

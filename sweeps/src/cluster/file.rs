@@ -21,6 +21,8 @@ pub struct Cluster {
     pub max_days: f64,
     /// At least one; the first is preferred among equals.
     pub partitions: Vec<Partition>,
+    /// False where the file names none, and `partitions` is the whole cluster.
+    pub has_partitions: bool,
     pub efficiency: Efficiency,
     pub calibration: Option<Calibration>,
 }
@@ -187,9 +189,25 @@ impl Cluster {
             reserve,
             max_days,
             partitions,
+            has_partitions: !raw.partitions.is_empty(),
             efficiency,
             calibration: raw.calibration.map(Spanned::into_inner),
         })
+    }
+}
+
+impl Cluster {
+    /// Leaves the partitions with these names, apart by commas.
+    ///
+    /// # Errors
+    /// The names that there are, where none of these is among them.
+    pub fn keep_partitions(&mut self, names: &str) -> Result<(), String> {
+        let wanted: Vec<&str> = names.split(',').map(str::trim).collect();
+        let known = self.partitions.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+        if self.has_partitions {
+            self.partitions.retain(|p| wanted.contains(&p.name.as_str()));
+        }
+        if self.partitions.is_empty() { Err(known) } else { Ok(()) }
     }
 }
 

@@ -1,20 +1,8 @@
-//! How a training run is spread over GPUs, and all the ways in which it can be.
+//! All the ways in which a training run can be spread over GPUs.
 
 use super::transformer::Transformer;
+pub use isoflop_runtime::layout::{Layout, Recompute};
 use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// What is computed again in the backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Recompute {
-    /// Nothing that a product makes.
-    None,
-    /// Attention's scores, where they are kept at all (Korthikanti et al. 2022).
-    Selective,
-    /// Every layer from its input.
-    Full,
-}
 
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,53 +20,6 @@ pub enum Attention {
 pub enum Kernels {
     Fused,
     Eager,
-}
-
-/// A layout of data, tensor, sequence and pipeline parallelism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Layout {
-    /// Copies of the model that share the batch.
-    pub data: usize,
-    /// GPUs that share each layer.
-    pub tensor: usize,
-    /// Norms and residuals are split by position among them.
-    pub sequence_parallel: bool,
-    /// Stages of consecutive layers.
-    pub pipeline: usize,
-    /// Pieces of each stage that a micro-batch visits in turn (virtual stages).
-    pub interleave: usize,
-    /// 0: every copy holds everything; 1: the optimiser is shared out, 2: gradients too, 3: weights too.
-    pub zero: u8,
-    pub recompute: Recompute,
-    /// Sequences of one forward pass, and how many of them make a copy's share of the batch.
-    pub micro_batch: usize,
-    pub accumulation: usize,
-}
-
-impl Layout {
-    pub fn gpus(&self) -> usize {
-        self.data * self.tensor * self.pipeline
-    }
-}
-
-/// `dp16 tp8+sp pp4x2 zero1 mb2x12 full`.
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dp{} tp{}", self.data, self.tensor)?;
-        if self.sequence_parallel {
-            f.write_str("+sp")?;
-        }
-        write!(f, " pp{}", self.pipeline)?;
-        if self.interleave > 1 {
-            write!(f, "x{}", self.interleave)?;
-        }
-        write!(f, " zero{} mb{}x{}", self.zero, self.micro_batch, self.accumulation)?;
-        match self.recompute {
-            Recompute::None => Ok(()),
-            Recompute::Selective => f.write_str(" selective"),
-            Recompute::Full => f.write_str(" full"),
-        }
-    }
 }
 
 /// Micro-batches that are tried.

@@ -61,6 +61,9 @@ pub fn explain(standing: &Standing, said: Option<&str>) -> String {
                 reason.unwrap_or("its loss was too high")
             )
         }
+        Verdict::Done if row.state == State::Checked => {
+            format!("was checked: {}", reason.unwrap_or("its plan holds"))
+        }
         Verdict::Done => {
             let loss = row.validation_loss.or(row.train_loss);
             format!("finished{}", loss.map_or(String::new(), |l| format!(" with loss {l:.4}")))

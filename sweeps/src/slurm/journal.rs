@@ -49,6 +49,9 @@ pub struct Intent {
     /// Tasks go one after the other: segments of one run.
     pub chain: bool,
     pub resources: Resources,
+    /// Only the plan is checked, by every rank where it stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
     /// Runs that were submitted before, and what ended them then.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub causes: BTreeMap<String, Cause>,

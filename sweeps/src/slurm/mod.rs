@@ -13,6 +13,7 @@ pub mod command;
 pub mod explain;
 pub mod history;
 pub mod journal;
+pub mod layouts;
 pub mod ledger;
 pub mod parse;
 pub mod policy;
@@ -63,6 +64,8 @@ pub enum SlurmError {
     NoJobNumber { said: String },
     #[error("{what}: {source}; nothing was submitted twice or lost, the same command goes on from here")]
     Submit { what: String, source: CommandError },
+    #[error(transparent)]
+    Layout(#[from] isoflop_runtime::layout::LayoutError),
     #[error("the study has no run `{found}`; it has: {known}")]
     NoRun { found: String, known: String },
     #[error("{} was never submitted to Slurm: `isoflop submit SWEEP.toml --out {}` does", dir.display(), dir.display())]

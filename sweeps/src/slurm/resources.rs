@@ -1,13 +1,19 @@
 //! What the job of one run asks for, and into how many segments a run is cut that is longer than a job may be.
 
+use crate::cluster::estimate;
 use crate::file::SlurmSpec;
 use crate::plan::PlannedRun;
+use isoflop_runtime::layout::RunLayout;
 use serde::{Deserialize, Serialize};
 
 /// Resources of one job. Runs with equal resources share arrays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Resources {
+    /// None is the sweep's, or the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     pub nodes: u32,
+    /// As many tasks are on each node; 0 is one task on CPUs.
     pub gpus_per_node: u32,
     pub cpus_per_task: u32,
     /// MiB on each node; none asks for nothing, and the partition's default holds.
@@ -18,8 +24,23 @@ pub struct Resources {
     pub lead_seconds: u64,
 }
 
+impl Resources {
+    pub fn tasks_per_node(&self) -> u32 {
+        self.gpus_per_node.max(1)
+    }
+
+    pub fn tasks(&self) -> u32 {
+        self.nodes * self.tasks_per_node()
+    }
+
+    /// GPUs of the job, or its CPUs where it has none.
+    pub fn units(&self) -> u32 {
+        self.tasks() * if self.gpus_per_node > 0 { 1 } else { self.cpus_per_task }
+    }
+}
+
 /// A job, and how many of them one after the other a run needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand {
     pub resources: Resources,
     pub segments: u32,
@@ -72,6 +93,7 @@ pub fn demand(
         _ => 1,
     };
     let resources = Resources {
+        partition: None,
         nodes: 1,
         gpus_per_node: 0,
         cpus_per_task: spec.cpus_per_task,
@@ -80,6 +102,35 @@ pub fn demand(
         lead_seconds: lead_seconds as u64,
     };
     Demand { resources, segments }
+}
+
+/// A limit of a job on GPUs is so many times its expected time, where it needs no chain.
+const LAYOUT_TIME_MARGIN: f64 = 1.25;
+
+/// What one run on GPUs asks for: its layout, and as many jobs as the plan says where it is longer than one may be.
+pub fn demand_of_layout(
+    run: &PlannedRun,
+    layout: &RunLayout,
+    spec: &SlurmSpec,
+    most_seconds: Option<u64>,
+    steps_left: u64,
+) -> Demand {
+    let most = spec.time_limit.into_iter().chain(most_seconds).min();
+    let expected = layout.step_seconds * steps_left as f64;
+    let lead = estimate::lead_seconds(layout.step_seconds, run.params, layout.nodes);
+    let segments = most.map_or(1, |most| estimate::segments(expected, most as f64, lead));
+    let asked = rounded_up(LAYOUT_TIME_MARGIN * expected + TIME_SPARE, 1_800);
+    let seconds = asked.min(most.unwrap_or(u64::MAX)).max(60);
+    let resources = Resources {
+        partition: layout.partition.clone(),
+        nodes: layout.nodes as u32,
+        gpus_per_node: layout.gpus_per_node as u32,
+        cpus_per_task: spec.cpus_per_task,
+        mem_mib: spec.mem.map(|bytes| bytes.div_ceil(1 << 20)),
+        seconds,
+        lead_seconds: lead.ceil().min(seconds as f64 / 2.0) as u64,
+    };
+    Demand { resources, segments: segments as u32 }
 }
 
 /// MiB to ask for: what the sweep says to the byte, or what is planned, rounded up so that runs of about one size share an

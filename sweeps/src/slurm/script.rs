@@ -43,9 +43,11 @@ pub fn script(intent: &Intent) -> String {
     let threads = intent.resources.cpus_per_task;
     let last = intent.runs.len().saturating_sub(1);
     let (tag, chain) = (&intent.tag, u8::from(intent.chain));
+    let does = if intent.check { "checks" } else { "trains" };
+    let command = command(intent);
     format!(
         r#"#!/bin/bash
-# Written by isoflop. Each task of this array trains one run of a study, which is the job's working directory.
+# Written by isoflop. Each task of this array {does} one run of a study, which is the job's working directory.
 # slurm/{tag}/runs names a run for each task and slurm/{tag}/worker the program, each name ended by a NUL.
 set -u
 batch=slurm/{tag} last={last} chain={chain} threads={threads}
@@ -67,6 +69,7 @@ fi
 mapfile -d '' -t runs <"$batch/runs"
 IFS= read -r -d '' worker <"$batch/worker"
 run=${{runs[task]}}
+{command}
 
 # A signal of Slurm's goes on to the worker, which saves and ends.
 signal= signals=0 child=
@@ -82,7 +85,7 @@ say "$(date -u +%FT%TZ) job ${{job}}_$task on ${{SLURMD_NODENAME:-unknown}}, res
 note "start ${{job}}_$task ${{SLURM_RESTART_COUNT:-0}} ${{SLURMD_NODENAME:-unknown}}"
 code={not_owner} attempt=0
 while [ -z "$signal" ]; do
-    "$worker" train "runs/$run" --threads "$threads" &
+    "${{command[@]}}" &
     child=$!
     [ -z "$signal" ] || kill -s "$signal" "$child" 2>/dev/null
     while :; do
@@ -125,6 +128,22 @@ exit "$code"
     )
 }
 
+/// The line that says what is started. Options of srun are said again where it would not take them from the job.
+fn command(intent: &Intent) -> String {
+    let r = &intent.resources;
+    if !intent.check {
+        return r#"command=("$worker" train "runs/$run" --threads "$threads")"#.to_owned();
+    }
+    format!(
+        "command=(srun --kill-on-bad-exit=1 --nodes={} --ntasks={} --ntasks-per-node={} --cpus-per-task={}\n    \
+         --distribution=block \"$worker\" train \"runs/$run\" --check)",
+        r.nodes,
+        r.tasks(),
+        r.tasks_per_node(),
+        r.cpus_per_task
+    )
+}
+
 /// Arguments of sbatch, without the script: `study` is absolute.
 pub fn options(
     intent: &Intent,
@@ -148,13 +167,14 @@ pub fn options(
         "--open-mode=append".into(),
         "--requeue".into(),
         format!("--nodes={}", r.nodes).into(),
-        format!("--ntasks={}", r.nodes).into(),
+        format!("--ntasks={}", r.tasks()).into(),
         format!("--cpus-per-task={}", r.cpus_per_task).into(),
         format!("--time={}", time::print(r.seconds)).into(),
         format!("--signal=B:USR2@{}", r.lead_seconds).into(),
         format!("--partition={}", cluster.partition).into(),
     ];
     if r.gpus_per_node > 0 {
+        options.push(format!("--ntasks-per-node={}", r.tasks_per_node()).into());
         options.push(format!("--gpus-per-node={}", r.gpus_per_node).into());
     }
     if let Some(mib) = r.mem_mib {

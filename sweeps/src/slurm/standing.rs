@@ -67,10 +67,7 @@ pub struct Standing {
 impl Standing {
     /// GPUs of its job, or its CPUs where it has none; 1 where it never had a job.
     pub fn units(&self) -> f64 {
-        self.resources.map_or(1.0, |r| {
-            let of_node = if r.gpus_per_node > 0 { r.gpus_per_node } else { r.cpus_per_task };
-            f64::from(r.nodes * of_node)
-        })
+        self.resources.as_ref().map_or(1.0, |r| f64::from(r.units()))
     }
 
     /// True where Slurm itself holds its job, after it could not start it: nobody wanted that.
@@ -169,7 +166,7 @@ fn of_run(
     let done_chain = is_done(row.state) && newest.chain;
     let id = live.map_or(if done_chain { (newest_id.0, 0) } else { last }, |(_, id)| id);
     let task = view.task(id);
-    let resources = newest.resources;
+    let resources = newest.resources.clone();
     let verdict = if is_done(row.state) {
         Verdict::Done
     } else if live.is_some() {

@@ -3,9 +3,10 @@
 use super::command::{CommandError, SUBMIT_LIMIT, Slurm};
 use super::history::History;
 use super::journal::{self, Intent, Journal, Record};
+use super::layouts::Layouts;
 use super::policy::{Cause, MORE_MEMORY};
 use super::probe::Cluster;
-use super::resources::{Pace, Resources, demand};
+use super::resources::{Pace, Resources, demand, demand_of_layout};
 use super::standing::{Standing, Standings, Verdict, standings};
 use super::{SlurmError, script, view};
 use crate::file::SlurmSpec;
@@ -24,9 +25,38 @@ pub struct Context<'a> {
     pub study: &'a Study,
     pub plan: &'a Plan,
     pub spec: &'a SlurmSpec,
+    /// What jobs in the sweep's partition may be.
     pub cluster: &'a Cluster,
+    /// Of runs on GPUs, which are only checked.
+    pub layouts: &'a Layouts,
     /// The program that trains on the nodes.
     pub worker: &'a Path,
+}
+
+impl Context<'_> {
+    /// What jobs may be in a partition.
+    fn limits(&self, partition: Option<&str>) -> &Cluster {
+        partition.and_then(|p| self.layouts.partition(p)).unwrap_or(self.cluster)
+    }
+
+    fn intent(&self, tag: String, what: &Proposed) -> Intent {
+        Intent {
+            name: format!("{}-{tag}", self.plan.sweep),
+            tag,
+            runs: what.runs.clone(),
+            chain: what.chain,
+            resources: what.resources.clone(),
+            check: what.resources.gpus_per_node > 0,
+            causes: what.causes.clone(),
+            time: journal::now(),
+        }
+    }
+
+    /// Arguments of sbatch, without the script.
+    fn options(&self, intent: &Intent, exclude: &[String]) -> Vec<OsString> {
+        let cluster = self.limits(intent.resources.partition.as_deref());
+        script::options(intent, self.spec, cluster, self.study.dir(), exclude)
+    }
 }
 
 /// Which runs to submit.
@@ -105,7 +135,13 @@ pub fn propose(
         let step_seconds = (row.tokens_per_s > 0.0).then(|| run.batch_tokens as f64 / row.tokens_per_s);
         let pace = Pace { step_seconds, steps_left: run.steps.saturating_sub(row.step) };
         let more = history.more_memory(&run.id) + usize::from(cause == Some(Cause::OutOfMemory));
-        let demand = demand(run, context.spec, most_seconds, pace, MORE_MEMORY.powi(more.min(8) as i32));
+        let demand = match context.layouts.of_run(&run.id) {
+            Some(layout) => {
+                let most = context.limits(layout.partition.as_deref()).max_seconds.as_ref().map(|(s, _)| *s);
+                demand_of_layout(run, layout, context.spec, most, pace.steps_left)
+            }
+            None => demand(run, context.spec, most_seconds, pace, MORE_MEMORY.powi(more.min(8) as i32)),
+        };
         if demand.segments > 1 {
             chains.push((demand, run.id.clone(), cause));
         } else if let Some((_, runs)) = groups.iter_mut().find(|(r, _)| *r == demand.resources) {
@@ -138,6 +174,7 @@ pub fn propose(
             room -= runs.len() as u64;
             let causes = runs.iter().filter_map(|(run, cause)| Some((run.clone(), (*cause)?))).collect();
             let runs = std::mem::replace(&mut runs, rest).into_iter().map(|(run, _)| run).collect();
+            let resources = resources.clone();
             proposal.batches.push(Proposed { runs, chain: false, resources, causes });
         }
         proposal.no_room += runs.len();
@@ -244,19 +281,10 @@ fn one(
     loop {
         journal.check()?;
         let tag = journal::tag();
-        let intent = Intent {
-            name: format!("{}-{tag}", context.plan.sweep),
-            tag: tag.clone(),
-            runs: what.runs.clone(),
-            chain: what.chain,
-            resources: what.resources,
-            causes: what.causes.clone(),
-            time: journal::now(),
-        };
+        let intent = context.intent(tag.clone(), &what);
         journal.write(Record::Intent(intent.clone()))?;
         let path = script::write(&intent, context.study.dir(), context.worker)?;
-        let mut options =
-            script::options(&intent, context.spec, context.cluster, context.study.dir(), exclude);
+        let mut options = context.options(&intent, exclude);
         options.push(path.into());
         journal.step();
         let answer = context.slurm.run("sbatch", &options, SUBMIT_LIMIT);
@@ -324,17 +352,8 @@ pub fn dry_run(context: &Context<'_>) -> Result<(Proposal, Vec<Shown>), SlurmErr
     let proposal = propose(context, &history, &now, Which::Rest, context.cluster.room(context.slurm)?);
     let mut shown = Vec::new();
     for what in &proposal.batches {
-        let intent = Intent {
-            tag: "TAG".into(),
-            name: format!("{}-TAG", context.plan.sweep),
-            runs: what.runs.clone(),
-            chain: what.chain,
-            resources: what.resources,
-            causes: what.causes.clone(),
-            time: journal::now(),
-        };
-        let options =
-            script::options(&intent, context.spec, context.cluster, context.study.dir(), &now.bad_nodes);
+        let intent = context.intent("TAG".into(), what);
+        let options = context.options(&intent, &now.bad_nodes);
         let test: Vec<OsString> = [OsString::from("--test-only"), "--wrap=true".into()]
             .into_iter()
             .chain(options.clone())
