@@ -48,3 +48,68 @@ fn a_cluster_that_is_too_small_fails_and_a_wrong_file_is_named() {
     let message = refusal(isoflop(root(), &["plan", SWEEP, "--cluster", "none.toml"]));
     assert!(message.contains("none.toml"), "{message}");
 }
+
+#[test]
+fn measured_steps_calibrate_the_file_of_a_cluster() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (cluster, steps) = (path("c.toml"), path("steps.csv"));
+    let text = std::fs::read_to_string(root().join(CLUSTER)).expect("the example");
+    std::fs::write(&cluster, &text).expect("written");
+    let plan = |cluster: &str| -> serde_json::Value {
+        let json = stdout(isoflop(root(), &["plan", SWEEP, "--cluster", cluster, "--output", "json"]));
+        serde_json::from_str(&json).expect("JSON")
+    };
+    let planned = plan(&cluster);
+    let calibrate = |rows: &str| {
+        std::fs::write(&steps, format!("run,layout,step_seconds\n{rows}")).expect("written");
+        isoflop(root(), &["calibrate", "--cluster", &cluster, "--sweep", SWEEP, "--measured", &steps])
+    };
+    // A machine on which every step takes 1.2 times, and for one size 1.26 times, what is expected.
+    let mut rows = String::new();
+    for (run, factor) in planned["runs"].as_array().expect("runs").iter().zip([1.2, 1.2, 1.26, 1.2, 1.2, 1.2])
+    {
+        let chosen = &run["chosen"];
+        let (size, seconds) =
+            (run["size"].as_str().expect("a size"), chosen["step_seconds"].as_f64().expect("s"));
+        let l = &chosen["layout"];
+        let shard = if l["sequence_parallel"] == true { "+sp" } else { "" };
+        for noise in [0.99, 1.0, 1.01] {
+            rows.push_str(&format!(
+                "{size},dp{} tp{}{shard} pp{} zero{} mb{}x{},{}\n",
+                l["data"],
+                l["tensor"],
+                l["pipeline"],
+                l["zero"],
+                l["micro_batch"],
+                l["accumulation"],
+                seconds * factor * noise
+            ));
+        }
+    }
+    let said = stdout(calibrate(&rows));
+    assert!(said.contains("factor 1.200 from 18 steps; 4.8 %"), "{said}");
+    let calibrated = plan(&cluster);
+    assert_eq!(calibrated["calibration"]["steps"], 18);
+    // 7.1B: the layout of the largest run changes, for it would no longer end in time.
+    let days = |plan: &serde_json::Value| plan["runs"][4]["chosen"]["days"].as_f64().expect("days");
+    let ratio = days(&calibrated) / days(&planned);
+    assert!((ratio - 1.2).abs() < 1e-6, "{ratio}");
+    // Again, from the same steps: the expected time is not the calibrated one.
+    let before = std::fs::read_to_string(&cluster).expect("read");
+    stdout(calibrate(&rows));
+    assert_eq!(std::fs::read_to_string(&cluster).expect("read"), before);
+    assert!(text.lines().all(|line| before.contains(line)), "comments and keys stay: {before}");
+
+    for (row, words) in [
+        ("9B,dp1 tp1 pp1 zero0 mb32x4,1\n", ["steps.csv:2", "`run` is `9B`", "44M"]),
+        ("44M,dp1 tp1 mb32x4,1\n", ["steps.csv:2", "`dp1 tp1 mb32x4`", "no pp"]),
+        ("44M,dp1 tp1 pp1 zero0 mb32x3,1\n", ["steps.csv:2", "96 sequences", "on 128"]),
+        ("44M,dp1 tp1 pp1 zero0 mb32x4,-1\n", ["steps.csv:2", "`step_seconds` is -1", "above 0"]),
+        ("", ["steps.csv", "no rows", "step_seconds"]),
+    ] {
+        let message = refusal(calibrate(row));
+        assert!(words.iter().all(|w| message.contains(w)), "{message}");
+        assert_eq!(std::fs::read_to_string(&cluster).expect("read"), before);
+    }
+}

@@ -4,6 +4,7 @@ use crate::rundir::{At, FileError, RunDir, replace};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// What is computed again in the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +62,57 @@ impl fmt::Display for Layout {
             Recompute::Selective => f.write_str(" selective"),
             Recompute::Full => f.write_str(" full"),
         }
+    }
+}
+
+/// What [`Layout`] prints is read back. Sequence parallelism is in `tp8+sp`, and what is recomputed comes last.
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Layout, String> {
+        let wrong = |what: &str| {
+            format!("`layout` is `{text}`: {what}; it must be like `dp2 tp8+sp pp8x5 zero1 mb2x384 full`")
+        };
+        let mut words = text.split_whitespace();
+        let mut next = |key: &'static str| {
+            let word = words.next().and_then(|w| w.strip_prefix(key));
+            word.ok_or_else(|| wrong(&format!("no {key} where it is expected")))
+        };
+        let number = |word: &str| match word.parse::<usize>() {
+            Ok(n @ 1..) => Ok(n),
+            _ => Err(wrong(&format!("`{word}` is no number above 0"))),
+        };
+        let data = number(next("dp")?)?;
+        let tensor = next("tp")?;
+        let (tensor, sequence_parallel) = (number(tensor.trim_end_matches("+sp"))?, tensor.ends_with("+sp"));
+        let stages = next("pp")?;
+        let (pipeline, interleave) = stages.split_once('x').unwrap_or((stages, "1"));
+        let zero = match next("zero")?.parse() {
+            Ok(stage @ 0..=3) => stage,
+            _ => return Err(wrong("zero is a stage from 0 to 3")),
+        };
+        let batch = next("mb")?;
+        let (micro, accumulation) = batch.split_once('x').ok_or_else(|| wrong("mb is SEQUENCESxTIMES"))?;
+        let recompute = match words.next() {
+            None => Recompute::None,
+            Some("selective") => Recompute::Selective,
+            Some("full") => Recompute::Full,
+            Some(word) => return Err(wrong(&format!("`{word}` is not selective or full"))),
+        };
+        if words.next().is_some() {
+            return Err(wrong("there is more behind it"));
+        }
+        Ok(Layout {
+            data,
+            tensor,
+            sequence_parallel,
+            pipeline: number(pipeline)?,
+            interleave: number(interleave)?,
+            zero,
+            recompute,
+            micro_batch: number(micro)?,
+            accumulation: number(accumulation)?,
+        })
     }
 }
 
@@ -246,6 +298,28 @@ pub(crate) mod tests {
                 .chunks(8)
                 .all(|node| node.iter().all(|p| (p.stage, p.copy) == (node[0].stage, node[0].copy)))
         );
+    }
+
+    #[test]
+    fn a_printed_layout_is_read_back() {
+        let mut layout = gopher().layout;
+        for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
+            for (interleave, sequence_parallel) in [(1, true), (5, false)] {
+                layout = Layout { recompute, interleave, sequence_parallel, ..layout };
+                assert_eq!(layout.to_string().parse(), Ok(layout), "{layout}");
+            }
+        }
+        for (text, words) in [
+            ("dp2 pp8", "no tp"),
+            ("dp0 tp1 pp1 zero0 mb1x1", "`0` is no number above 0"),
+            ("dp1 tp1 pp1 zero4 mb1x1", "from 0 to 3"),
+            ("dp1 tp1 pp1 zero0 mb1", "SEQUENCESxTIMES"),
+            ("dp1 tp1 pp1 zero0 mb1x1 all", "selective or full"),
+            ("dp1 tp1 pp1 zero0 mb1x1 full dp1", "more behind"),
+        ] {
+            let said = text.parse::<Layout>().unwrap_err();
+            assert!(said.contains(words) && said.contains(text), "{said}");
+        }
     }
 
     #[test]

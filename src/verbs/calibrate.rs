@@ -1,4 +1,5 @@
-//! `isoflop calibrate`: measures this machine's CPU and writes a device file of it.
+//! `isoflop calibrate`: measures this machine's CPU and writes a device file of it, or holds a cluster's plan to measured
+//! steps and writes the factor between them into its file.
 
 use crate::cli::Format;
 use crate::output;
@@ -6,7 +7,11 @@ use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isoflop_runtime::rundir::replace;
 use isoflop_sweeps::calibrate::{Calibration, calibrate};
+use isoflop_sweeps::cluster::calibration;
+use isoflop_sweeps::cluster::file::Cluster;
 use isoflop_sweeps::device::calibrated_file;
+use isoflop_sweeps::plan::plan;
+use isoflop_sweeps::{display, file};
 use miette::{IntoDiagnostic, miette};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,6 +23,7 @@ use std::time::Duration;
   isoflop calibrate
   isoflop calibrate --out cpu-x86_64.toml --output json
   isoflop plan sweeps/examples/nano.toml --device cpu-x86_64.toml
+  isoflop calibrate --cluster cluster.toml --sweep sweep.toml --measured steps.csv
 
 Without --out the file is isoflop/cpu.toml in $XDG_CONFIG_HOME or ~/.config, where `isoflop plan` and `isoflop run` find
 it when a sweep's device is `cpu`. Run it on a machine that does nothing else: it takes some seconds.")]
@@ -28,11 +34,23 @@ pub struct Args {
     /// Threads of what is measured with all threads [default: the cores]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// The description of a cluster, whose [calibration] is written
+    #[arg(long, value_hint = ValueHint::FilePath, requires_all = ["sweep", "measured"], conflicts_with_all = ["out", "threads"])]
+    cluster: Option<PathBuf>,
+    /// With --cluster: the sweep that the measured runs are of
+    #[arg(long, value_hint = ValueHint::FilePath, requires = "cluster")]
+    sweep: Option<PathBuf>,
+    /// With --cluster: CSV with the columns run,layout,step_seconds
+    #[arg(long, value_name = "FILE.csv", value_hint = ValueHint::FilePath, requires = "cluster")]
+    measured: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
     output: Format,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
+    if let (Some(cluster), Some(sweep), Some(measured)) = (&args.cluster, &args.sweep, &args.measured) {
+        return of_cluster(cluster, sweep, measured, args.output);
+    }
     let out = match &args.out {
         Some(path) if path.extension().is_some_and(|e| e == "toml") => path.clone(),
         Some(path) => {
@@ -61,6 +79,41 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         Format::Json => output::json(&serde_json::json!({ "file": out, "calibration": calibration }))?,
         Format::Table => output::print(&table(&calibration, &out))?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_cluster(file: &Path, sweep: &Path, measured: &Path, format: Format) -> miette::Result<ExitCode> {
+    let cluster = Cluster::read(file).into_diagnostic()?;
+    let plan = plan(&file::read(sweep)?).map_err(|e| miette!("{}: {e}", sweep.display()))?;
+    let found = calibration::calibrate(&plan, &cluster, measured).into_diagnostic()?;
+    let text = std::fs::read_to_string(file).map_err(|e| miette!("cannot read {}: {e}", file.display()))?;
+    let text = calibration::with_calibration(&text, &found.calibration)
+        .map_err(|e| miette!("{}: {e}", file.display()))?;
+    replace(file, text.as_bytes(), true).into_diagnostic()?;
+    if format == Format::Json {
+        output::json(&found)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = output::table(&["run", "layout", "steps", "measured", "expected", "ratio"], 2);
+    for m in &found.measured {
+        table.add_row([
+            m.run.clone(),
+            m.layout.to_string(),
+            m.steps.to_string(),
+            display::seconds(m.seconds),
+            display::seconds(m.expected_seconds),
+            format!("{:.3}", m.ratio),
+        ]);
+    }
+    let c = found.calibration;
+    output::print(&format!(
+        "{table}\n{}: factor {:.3} from {} steps; {:.1} %: {}\n",
+        file.display(),
+        c.factor,
+        c.steps,
+        100.0 * c.error,
+        found.error_is
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

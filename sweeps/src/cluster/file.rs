@@ -45,7 +45,7 @@ pub struct Partition {
 pub struct Calibration {
     /// Median of measured over expected seconds of a step.
     pub factor: f64,
-    /// Largest error that is left after multiplying, as a share.
+    /// Error that is left after multiplying, as a share of a step.
     pub error: f64,
     /// Steps measured.
     pub steps: usize,

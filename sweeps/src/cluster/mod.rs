@@ -4,6 +4,7 @@
 //! one rank's graph, [`time`] computes the seconds of a step with the shares of [`efficiency`], and [`estimate`] chooses.
 //! tests/golden/published.csv holds the published runs that the seconds are checked on.
 
+pub mod calibration;
 pub mod efficiency;
 pub mod estimate;
 pub mod file;
