@@ -48,7 +48,8 @@ impl Group {
 
     fn of(row: &RunRow, standing: Option<&Standing>) -> Group {
         match (row.state, standing.map(|s| s.verdict)) {
-            (State::Finished, _) => Group::Finished,
+            // Of a study that is only checked nothing more is to be done.
+            (State::Finished | State::Checked, _) => Group::Finished,
             (State::Diverged, _) => Group::Diverged,
             (_, Some(Verdict::Live)) => match standing.and_then(|s| s.job.as_ref()?.state) {
                 Some(JobState::Running | JobState::Completing) => Group::Running,
@@ -190,7 +191,7 @@ impl Reader {
             }
             None => rows.iter().map(|_| None).collect(),
         };
-        let has_gpus = |s: &Standing| s.resources.is_some_and(|r| r.gpus_per_node > 0);
+        let has_gpus = |s: &Standing| s.resources.as_ref().is_some_and(|r| r.gpus_per_node > 0);
         let unit = match answer {
             None => Unit::Worker,
             Some(_) if standings.iter().flatten().any(has_gpus) => Unit::Gpu,
