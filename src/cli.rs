@@ -85,6 +85,8 @@ enum Verb {
     /// Write a study's report as one HTML page
     #[cfg(feature = "study")]
     Report(verbs::report::Args),
+    /// Show the processor and the GPUs of this machine, and which kernels they run
+    Devices(verbs::devices::Args),
     /// Make token files from text
     #[command(subcommand)]
     Data(verbs::data::Data),
@@ -128,6 +130,7 @@ pub fn run(cli: Cli) -> miette::Result<ExitCode> {
         #[cfg(feature = "study")]
         Verb::Logs(args) => verbs::logs::run(&args),
         Verb::Train(args) => verbs::train::run(&args),
+        Verb::Devices(args) => verbs::devices::run(&args),
         #[cfg(feature = "study")]
         Verb::Status(args) => verbs::status::run(&args),
         #[cfg(feature = "study")]

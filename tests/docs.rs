@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 const ISOFLOP: &str = env!("CARGO_BIN_EXE_isoflop");
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "plan",
     "calibrate",
     "compile",
@@ -42,6 +42,7 @@ const VERBS: [&str; 22] = [
     "simulate",
     "propose",
     "report",
+    "devices",
     "data prepare",
     "completions",
 ];

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod checkpoint;
 pub mod config;
+pub mod cuda;
 pub mod data;
 pub mod exec;
 pub mod layout;

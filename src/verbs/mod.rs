@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod compile;
 pub mod completions;
 pub mod data;
+pub mod devices;
 #[cfg(feature = "study")]
 pub mod explain;
 #[cfg(feature = "study")]
