@@ -38,7 +38,7 @@ pub fn unary(out: &mut String, names: &mut Names, u: Unary, x: &str, d: DType) -
 /// One approximate instruction of f32.
 pub fn call(out: &mut String, names: &mut Names, name: &str, x: &str) -> String {
     let function = match name {
-        "ex2" => "llvm.nvvm.ex2.approx.f",
+        "ex2" => "llvm.nvvm.ex2.approx.f32",
         "lg2" => "llvm.nvvm.lg2.approx.f",
         "sin" => "llvm.nvvm.sin.approx.f",
         "cos" => "llvm.nvvm.cos.approx.f",

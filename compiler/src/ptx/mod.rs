@@ -1,4 +1,15 @@
-//! PTX as text: modules of one kernel put together, and what their instructions are.
+//! PTX, the text that a GPU's driver takes: modules put together, accesses counted, and kernels executed without a GPU.
+
+mod arithmetic;
+mod execute;
+mod memory;
+mod op;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use execute::{Arg, Fault};
+pub use parse::{Kernel, ParseError, parse};
 
 /// One module of several, each of one kernel, for the same architecture. Without modules it is empty.
 ///
@@ -52,27 +63,4 @@ fn bytes(name: &str) -> usize {
     let element = parts.next().and_then(|t| t.get(1..)?.parse::<usize>().ok()).unwrap_or(0) / 8;
     let lanes = parts.next().and_then(|v| v.strip_prefix('v')?.parse().ok()).unwrap_or(1);
     element * lanes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wide_accesses_are_those_of_16_bytes() {
-        let module = "\tld.global.nc.v4.b32 \t{%r1, %r2, %r3, %r4}, [%rd1];\n\tld.global.v2.b64 \t{%d1, %d2}, [%rd1];\n\
-                      \tld.global.b32 \t%r5, [%rd2];\n\tld.shared.v4.b32 \t{%r1, %r2, %r3, %r4}, [%rd1];\n\
-                      \t@%p1 st.global.v4.b32 \t[%rd3], {%r1, %r2, %r3, %r4};\n\tst.global.v2.b32 \t[%rd3], {%r1, %r2};\n";
-        let expected = Accesses { loads: 3, wide_loads: 2, stores: 2, wide_stores: 1 };
-        assert_eq!(accesses(module), expected);
-    }
-
-    #[test]
-    fn joined_modules_have_one_head() {
-        let head = "// made by LLVM\n.version 8.0\n.target sm_90\n.address_size 64\n";
-        let [a, b] = ["\n.visible .entry a()\n{\n}\n", "\n.visible .entry b()\n{\n}\n"];
-        let joined = join([format!("{head}{a}").as_str(), &format!("{head}{b}")]);
-        assert_eq!(joined, format!("{head}{a}{b}"));
-        assert_eq!(join([]), "");
-    }
 }
