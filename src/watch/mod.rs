@@ -35,12 +35,33 @@ pub fn watch(mut reader: Reader, every: Duration) -> miette::Result<ExitCode> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).into_diagnostic()?;
     }
+    std::thread::spawn(end_with_the_terminal);
     let mut screen = Screen::new(reader.read(None).map_err(|e| miette!("{e}"))?, now());
     let mut looking = Looking::start(reader, every);
     in_terminal(|terminal| run(terminal, &mut screen, &mut looking, &stop))
         .into_diagnostic()
         .wrap_err("cannot use the terminal")??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a program that a signal of this number ended returns to a shell: 128 and SIGHUP.
+const HUNG_UP: i32 = 129;
+
+/// Ends the process when its terminal goes away, as a closed window or a lost connection has it: reading keys would then go
+/// round without an end, and nothing is left to give back.
+fn end_with_the_terminal() {
+    // No event is asked for: a hang-up is told all the same.
+    let mut terminal = libc::pollfd { fd: libc::STDIN_FILENO, events: 0, revents: 0 };
+    loop {
+        // SAFETY: one descriptor that is ours; without a limit of time the call costs nothing until something happens.
+        let told = unsafe { libc::poll(&mut terminal, 1, -1) };
+        if told > 0 && terminal.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+            std::process::exit(HUNG_UP);
+        }
+        if told < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
 }
 
 /// Lends the terminal to `work` and gives it back however `work` ends: ratatui's panic hook does so before the message.

@@ -58,6 +58,11 @@ impl Terminal {
         }
     }
 
+    /// Takes the terminal away, as a connection that is lost does.
+    pub fn take_away(mut self) {
+        self.child.kill().expect("script runs");
+    }
+
     /// Presses q, and checks that the program took the whole screen, ends well and gives the terminal back as it was.
     #[track_caller]
     pub fn leave(mut self) {

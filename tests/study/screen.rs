@@ -32,6 +32,27 @@ fn the_screen_follows_a_study_and_gives_the_terminal_back() {
 }
 
 #[test]
+fn the_screen_goes_with_its_terminal() {
+    let lab = Lab::new(SWEEP);
+    lab.run_study("study", &["--prepare-only"]);
+    let command = lab.command("script".as_ref(), &[]);
+    let line = format!("echo $$ >pid; exec '{}' status study --watch", isoflop().display());
+    let terminal = Terminal::start(command, &line);
+    terminal.wait_for("9 runs: 9 left");
+    let pid = std::fs::read_to_string(lab.path("pid")).expect("a number");
+    let process = std::path::Path::new("/proc").join(pid.trim());
+    assert!(process.exists());
+    terminal.take_away();
+    let began = std::time::Instant::now();
+    // One that has ended and that nobody waits for any more is no process of ours.
+    let runs = || std::fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while runs() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "it goes on without a terminal");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn without_a_terminal_the_screen_is_refused_in_one_sentence() {
     let lab = Lab::new(SWEEP);
     lab.run_study("study", &["--prepare-only"]);
