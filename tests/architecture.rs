@@ -72,6 +72,18 @@ fn the_worker_links_no_compiler() {
         assert!(!worker.contains(name), "the worker needs {name}");
     }
     assert!(worker.contains("isoflop-runtime"));
+    // Features are those of all crates together in cargo's metadata, and of one build in its tree.
+    let kernels = |features: &[&str]| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let arguments = ["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p} {f}"];
+        let output = Command::new(cargo).args(arguments).args(features).current_dir(root()).output();
+        let tree = String::from_utf8(output.expect("cargo").stdout).expect("UTF-8");
+        let line =
+            tree.lines().find(|l| l.starts_with("isoflop-kernels ")).expect("the crate of the kernels");
+        line.to_owned()
+    };
+    assert!(kernels(&[]).contains("nvrtc"));
+    assert!(!kernels(&["--no-default-features", "--edges", "normal,build"]).contains("nvrtc"));
 }
 
 /// Every Rust source of the workspace, by path from its root.
@@ -106,6 +118,16 @@ fn mlir_is_named_in_one_module() {
     assert!(!named.is_empty());
     for path in named {
         assert!(path.starts_with("compiler/src/mlir/ffi"), "{} names the bindings", path.display());
+    }
+}
+
+#[test]
+fn cuda_is_named_in_two_modules() {
+    for (path, text) in sources() {
+        for (module, folder) in [("nvrtc", "kernels/src/cuda"), ("driver", "runtime/src/cuda")] {
+            let named = text.contains(&format!("cuda{}::{module}", "rc"));
+            assert!(!named || path.starts_with(folder), "{} names CUDA's {module}", path.display());
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod artifact;
 mod check;
 pub mod cpu;
+pub mod cuda;
 pub mod dtype;
 pub mod footprint;
 pub mod program;
