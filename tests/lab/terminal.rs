@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Rows and columns of the terminal.
 const SIZE: (u16, u16) = (40, 120);
 
-/// A shell line in a terminal of its own, made by `script` of util-linux.
+/// A shell line in a terminal of its own, made by `script` of util-linux; dropped, it goes away as with a lost connection.
 pub struct Terminal {
     child: Child,
     /// What a person would see on it.
@@ -56,11 +56,6 @@ impl Terminal {
             assert!(began.elapsed() < Duration::from_secs(60), "no {what:?} in\n{shown}");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    /// Takes the terminal away, as a connection that is lost does.
-    pub fn take_away(mut self) {
-        self.child.kill().expect("script runs");
     }
 
     /// Presses q, and checks that the program took the whole screen, ends well and gives the terminal back as it was.

@@ -42,7 +42,7 @@ fn the_screen_goes_with_its_terminal() {
     let pid = std::fs::read_to_string(lab.path("pid")).expect("a number");
     let process = std::path::Path::new("/proc").join(pid.trim());
     assert!(process.exists());
-    terminal.take_away();
+    drop(terminal);
     let began = std::time::Instant::now();
     // One that has ended and that nobody waits for any more is no process of ours.
     let runs = || std::fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "));
