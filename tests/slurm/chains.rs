@@ -1,7 +1,7 @@
 //! Runs that are longer than a job may be: chains of segments, to their end.
 
 use crate::cluster::{Cluster, Wrapped};
-use crate::ends::{has_been_told, send, worker};
+use crate::ends::{has_been_sent, send, worker};
 use crate::lab::{Lab, assert_same, run, walk};
 use crate::whole::results_of;
 use std::path::Path;
@@ -106,17 +106,21 @@ fn one_after_the_other(study: &Path, run: &Path, codes: &[i32]) {
     assert!(steps.windows(2).all(|pair| pair[1].0 > pair[0].0 && pair[1].1 >= pair[0].1), "{steps:?}");
 }
 
-/// Stops the worker of a run at work, which is not `before`; returns its process.
+/// Stops the workers of runs at work, each as soon as there is one which is none of `before`; returns their processes.
 #[track_caller]
-fn stop_at_work(cluster: &Cluster, run: &Path, before: Option<i32>) -> i32 {
-    let mut found = None;
-    cluster.wait_for("worker at work", || {
-        let status = std::fs::read_to_string(run.join("status.json")).unwrap_or_default();
-        found = worker(run).filter(|pid| Some(*pid) != before && status.contains("\"running\""));
-        found.is_some()
+pub fn stop_at_work(cluster: &Cluster, runs: &[&Path], before: &[i32]) -> Vec<i32> {
+    let mut found = vec![None; runs.len()];
+    cluster.wait_for("workers at work", || {
+        for (run, found) in runs.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            let status = std::fs::read_to_string(run.join("status.json")).unwrap_or_default();
+            *found = worker(run).filter(|pid| !before.contains(pid) && status.contains("\"running\""));
+            if found.is_some() {
+                send(run, libc::SIGSTOP);
+            }
+        }
+        found.iter().all(Option::is_some)
     });
-    send(run, libc::SIGSTOP);
-    found.expect("a worker")
+    found.into_iter().flatten().collect()
 }
 
 #[test]
@@ -137,8 +141,7 @@ fn chains_go_from_segment_to_segment_to_the_bytes_of_an_unbroken_run() {
     };
 
     // The first segment of each works, and the next are in the queue already.
-    let first = stop_at_work(&cluster, &limited, None);
-    let other = stop_at_work(&cluster, &preempted, None);
+    let first = stop_at_work(&cluster, &[&limited, &preempted], &[]);
     let queue = cluster.queue("%K %T %r");
     assert_eq!(queue.iter().filter(|row| row.ends_with("PENDING JobArrayTaskLimit")).count(), 4, "{queue:?}");
     let limited_job = job(&limited, "id");
@@ -147,8 +150,13 @@ fn chains_go_from_segment_to_segment_to_the_bytes_of_an_unbroken_run() {
     let node = format!("--nodelist={}", job(&preempted, "nodes"));
     let wrap = "--wrap=sleep 1";
     cluster.ask("sbatch", &["--partition=high", &node, "--exclusive", "--output=/dev/null", wrap]);
-    send(&preempted, libc::SIGCONT);
-    stop_at_work(&cluster, &preempted, Some(other));
+    // It goes on to save once it is told, and not to its end before.
+    cluster.wait_for("preemption", || {
+        worker(&preempted) != Some(first[1]) || has_been_sent(&preempted, libc::SIGTERM)
+    });
+    // SAFETY: kill has no memory effects. Where the process has ended meanwhile nothing is to be done.
+    unsafe { libc::kill(first[1], libc::SIGCONT) };
+    stop_at_work(&cluster, &[&preempted], &first);
     send(&preempted, libc::SIGCONT);
 
     // Of another study nobody can take the rest of a chain back: each segment after the last step ends at once.
@@ -160,13 +168,13 @@ fn chains_go_from_segment_to_segment_to_the_bytes_of_an_unbroken_run() {
     lab.run_study("local", &[]);
 
     // The other is told by Slurm before its limit, the next as Slurm would, and the third goes to the end.
-    cluster.wait_for("signal before the limit of time", || has_been_told(&limited));
+    cluster.wait_for("signal before the limit of time", || has_been_sent(&limited, libc::SIGUSR2));
     send(&limited, libc::SIGCONT);
-    stop_at_work(&cluster, &limited, Some(first));
+    stop_at_work(&cluster, &[&limited], &first);
     let next_job = job(&limited, "id");
     assert_ne!(next_job, limited_job);
     cluster.ask("scancel", &["--batch", "--signal=USR2", &next_job]);
-    cluster.wait_for("signal", || has_been_told(&limited));
+    cluster.wait_for("signal", || has_been_sent(&limited, libc::SIGUSR2));
     send(&limited, libc::SIGCONT);
 
     for name in ["study", "kept"] {

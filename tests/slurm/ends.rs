@@ -48,12 +48,12 @@ fn kill_at_work(run: &Path) {
     panic!("{}: {:?}", run.display(), last_steps(run));
 }
 
-/// True once the worker of a stopped run has been sent SIGUSR2, which it cannot take before it goes on.
-pub fn has_been_told(run: &Path) -> bool {
+/// True once the worker of a stopped run has been sent this signal, which it cannot take before it goes on.
+pub fn has_been_sent(run: &Path, signal: libc::c_int) -> bool {
     let status = worker(run).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
     let status = status.unwrap_or_default();
     let pending = status.lines().find_map(|l| l.strip_prefix("ShdPnd:")).unwrap_or("0");
-    u64::from_str_radix(pending.trim(), 16).is_ok_and(|set| set & (1 << (libc::SIGUSR2 - 1)) != 0)
+    u64::from_str_radix(pending.trim(), 16).is_ok_and(|set| set & (1 << (signal - 1)) != 0)
 }
 
 /// The lines of all attempts of the study's jobs.
@@ -130,7 +130,7 @@ fn a_sweep_to_which_everything_happens_ends_with_the_bytes_of_a_local_one() {
         cluster.wait_for("a controller", || cluster.says("scontrol", &["ping"], "is UP"));
     }
     // A limit of time, of which Slurm tells the worker.
-    cluster.wait_for("signal before the limit of time", || has_been_told(limited));
+    cluster.wait_for("signal before the limit of time", || has_been_sent(limited, libc::SIGUSR2));
     send(limited, libc::SIGCONT);
     if worker(kept).is_some() {
         send(kept, libc::SIGCONT);

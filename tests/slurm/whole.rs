@@ -139,6 +139,7 @@ fn what_cannot_be_is_refused_before_anything_is_done() {
 
     // Without a controller the files of the study are shown all the same.
     cluster.signal("slurmctld", libc::SIGTERM);
+    cluster.wait_for("end of the controller", || !cluster.says("scontrol", &["ping"], "is UP"));
     cluster.run(&lab, &["status", "study"]).expect_code(0).expect_words(&["tokens/s", "cannot reach Slurm"]);
     cluster.start_again("slurmctld");
 }

@@ -91,12 +91,17 @@ impl Slurm {
         self.ran.get()
     }
 
-    /// Standard output of a query.
+    /// Standard output of a query. While a controller goes, squeue can end well with a part of the answer, or none, and say on
+    /// standard error that it was cut off: that is no answer.
     ///
     /// # Errors
     /// When the command cannot be run, is refused, or gives no answer.
     pub fn ask<S: AsRef<OsStr>>(&self, program: &'static str, args: &[S]) -> Result<String, CommandError> {
-        Ok(self.run(program, args, QUERY_LIMIT)?.0)
+        let (stdout, stderr) = self.run(program, args, QUERY_LIMIT)?;
+        if is_of_absence(&stderr) {
+            return Err(CommandError::Away { program, said: one_line(&stderr) });
+        }
+        Ok(stdout)
     }
 
     /// Standard output and standard error of a command that succeeds in time.
@@ -124,7 +129,7 @@ impl Slurm {
             Some(status) => {
                 let told = one_line(if stderr.trim().is_empty() { &stdout } else { &stderr });
                 let said = if told.is_empty() { format!("it ended with {status}") } else { told };
-                Err(if AWAY.iter().any(|words| said.contains(words)) {
+                Err(if is_of_absence(&said) {
                     CommandError::Away { program, said }
                 } else {
                     CommandError::Refused { program, said }
@@ -150,6 +155,11 @@ fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString
         kept.push((name.into(), value.into()));
     }
     kept
+}
+
+/// True where a message says that a daemon did not answer.
+fn is_of_absence(said: &str) -> bool {
+    AWAY.iter().any(|words| said.contains(words))
 }
 
 /// Lines of a message as one, without the program's name before each.
@@ -222,5 +232,10 @@ mod tests {
         let away =
             "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1";
         assert!(Slurm::new().ask("sh", &["-c", away]).unwrap_err().is_away());
+        let cut =
+            "echo 7; echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2";
+        assert!(Slurm::new().ask("sh", &["-c", cut]).unwrap_err().is_away());
+        // What sbatch prints stays known, whatever it says beside.
+        assert_eq!(Slurm::new().run("sh", &["-c", cut], QUERY_LIMIT).unwrap().0, "7\n");
     }
 }
