@@ -277,6 +277,7 @@ mod tests {
             reason: Some("train loss is NaN".into()),
             tokens_per_s: 1e5,
             memory: None,
+            save_seconds: Some(0.25),
         };
         run.write_status(&status, true).unwrap();
         assert_eq!(run.read_status().unwrap(), status);

@@ -48,6 +48,9 @@ pub struct RunStatus {
     /// Of the newest process that trained it.
     #[serde(default)]
     pub memory: Option<MemoryStatus>,
+    /// The longest that writing a checkpoint took, by any process that trained it; none before the first.
+    #[serde(default)]
+    pub save_seconds: Option<f64>,
 }
 
 impl RunStatus {
@@ -63,6 +66,7 @@ impl RunStatus {
             reason: None,
             tokens_per_s: 0.0,
             memory: None,
+            save_seconds: None,
         }
     }
 }

@@ -1,13 +1,9 @@
 //! `isoflop cancel`: jobs out of the queue.
 
-use crate::cli::Format;
-use crate::output;
-use crate::verbs::jobs::Job;
-use clap::ValueHint;
-use isoflop_sweeps::slurm::{self, cancel::cancel};
+use crate::verbs::jobs::RunsArgs;
+use isoflop_sweeps::slurm::cancel::cancel;
 use miette::miette;
-use serde::Serialize;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -17,28 +13,16 @@ use std::process::ExitCode;
 
 Runs that are at work save and stop. `isoflop retry` puts cancelled runs back; `isoflop submit` leaves them alone.")]
 pub struct Args {
-    /// The study's directory
-    #[arg(value_hint = ValueHint::DirPath)]
-    study: PathBuf,
-    /// Names of runs; all by default
-    runs: Vec<String>,
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Serialize)]
-struct Cancelled<'a> {
-    cancelled: &'a [String],
+    #[command(flatten)]
+    runs: RunsArgs,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let job = Job::open(&args.study)?;
-    let runs = slurm::named(&job.plan, &args.runs).map_err(|e| miette!("{e}"))?.into_iter().collect();
+    let job = args.runs.of.open()?;
+    let runs = args.runs.named(&job)?;
     let _lock = job.study.lock().map_err(|e| miette!("{e}"))?;
     let cancelled = cancel(&job.slurm, &job.study, &job.plan, &runs).map_err(|e| miette!("{e}"))?;
-    match args.output {
-        Format::Json => output::json(&Cancelled { cancelled: &cancelled })?,
-        Format::Table => output::line(&format!("{} runs cancelled", cancelled.len()))?,
-    }
+    let lines = [format!("{} runs cancelled", cancelled.len())];
+    args.runs.of.print(&BTreeMap::from([("cancelled", cancelled)]), &lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,17 +1,11 @@
 //! `isoflop explain`: why a run waits, or why it ended.
 
-use crate::cli::Format;
-use crate::output;
-use crate::verbs::jobs::{Job, newest_output};
-use clap::ValueHint;
-use isoflop_sweeps::slurm;
+use crate::verbs::jobs::{RunsArgs, newest_output};
 use isoflop_sweeps::slurm::explain::explain;
-use isoflop_sweeps::slurm::history::History;
-use isoflop_sweeps::slurm::standing::{Standing, Verdict, standings};
+use isoflop_sweeps::slurm::nodes;
+use isoflop_sweeps::slurm::standing::{Standing, Verdict};
 use miette::miette;
 use serde::Serialize;
-use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -21,13 +15,8 @@ use std::process::ExitCode;
 
 Without names, every run that is not done.")]
 pub struct Args {
-    /// The study's directory
-    #[arg(value_hint = ValueHint::DirPath)]
-    study: PathBuf,
-    /// Names of runs
-    runs: Vec<String>,
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
+    #[command(flatten)]
+    runs: RunsArgs,
 }
 
 #[derive(Serialize)]
@@ -38,15 +27,14 @@ struct Explained {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let job = Job::open(&args.study)?;
-    let named: HashSet<&str> =
-        slurm::named(&job.plan, &args.runs).map_err(|e| miette!("{e}"))?.into_iter().collect();
-    let history = History::read(job.study.dir()).map_err(|e| miette!("{e}"))?.unwrap_or_default();
-    let now = standings(&job.slurm, &job.study, &job.plan, &history).map_err(|e| miette!("{e}"))?;
+    let job = args.runs.of.open()?;
+    let named = args.runs.named(&job)?;
+    let (history, now) = job.look().map_err(|e| miette!("{e}"))?;
+    let left_out = nodes::in_words(&now.bad_nodes);
     let mut explained = Vec::new();
     for standing in now.runs {
         let id = standing.row.id.as_str();
-        if !named.contains(id) || (args.runs.is_empty() && standing.verdict == Verdict::Done) {
+        if !named.contains(id) || (args.runs.runs.is_empty() && standing.verdict == Verdict::Done) {
             continue;
         }
         let file = newest_output(&job.study, &history, id);
@@ -55,13 +43,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         let line = explain(&standing, said);
         explained.push(Explained { standing, line });
     }
-    match args.output {
-        Format::Json => output::json(&explained)?,
-        Format::Table => {
-            for one in &explained {
-                output::line(&one.line)?;
-            }
-        }
-    }
+    let lines: Vec<String> = explained.iter().map(|one| one.line.clone()).chain(left_out).collect();
+    args.runs.of.print(&explained, &lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,19 +1,15 @@
 //! `isoflop retry`: runs that a submission leaves alone, submitted again because a person says so.
 
-use crate::cli::Format;
 use crate::output;
-use crate::verbs::jobs::{self, Job};
-use clap::ValueHint;
+use crate::verbs::jobs::{self, Job, RunsArgs};
 use isoflop_runtime::status::State;
+use isoflop_sweeps::slurm::SlurmError;
 use isoflop_sweeps::slurm::cancel::release;
-use isoflop_sweeps::slurm::history::History;
 use isoflop_sweeps::slurm::policy::Cause;
-use isoflop_sweeps::slurm::standing::{Standing, Verdict, standings};
-use isoflop_sweeps::slurm::submit::Which;
-use isoflop_sweeps::slurm::{self, SlurmError};
+use isoflop_sweeps::slurm::standing::{Standing, Verdict};
+use isoflop_sweeps::slurm::submit::{Report, Which};
 use miette::miette;
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -24,37 +20,23 @@ use std::process::ExitCode;
 Submits what is not done and has no job: cancelled runs, failed ones, and those that were tried too often. Jobs that are held
 are released. What was counted against a run is forgotten, but memory that was given to it stays.")]
 pub struct Args {
-    /// The study's directory
-    #[arg(value_hint = ValueHint::DirPath)]
-    study: PathBuf,
-    /// Names of runs; all by default
-    runs: Vec<String>,
+    #[command(flatten)]
+    runs: RunsArgs,
     /// Only runs that failed
     #[arg(long)]
     failed: bool,
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let job = Job::open(&args.study)?;
-    let named: HashSet<&str> =
-        slurm::named(&job.plan, &args.runs).map_err(|e| miette!("{e}"))?.into_iter().collect();
+    let job = args.runs.of.open()?;
+    let named = args.runs.named(&job)?;
     let report = retry(&job, &named, args.failed).map_err(|e| miette!("{e}"))?;
-    match args.output {
-        Format::Json => output::json(&report)?,
-        Format::Table => jobs::show(&report, &args.study)?,
-    }
+    args.runs.of.print(&report, &jobs::lines(&report, &args.runs.of.study))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn retry(
-    job: &Job,
-    named: &HashSet<&str>,
-    only_failed: bool,
-) -> Result<isoflop_sweeps::slurm::submit::Report, SlurmError> {
-    let history = History::read(job.study.dir())?.unwrap_or_default();
-    let now = standings(&job.slurm, &job.study, &job.plan, &history)?;
+fn retry(job: &Job, named: &HashSet<&str>, only_failed: bool) -> Result<Report, SlurmError> {
+    let (_, now) = job.look()?;
     let chosen = |s: &&Standing| {
         let failed =
             s.row.state == State::Failed || matches!(s.verdict, Verdict::GivenUp { cause: Cause::Failed });

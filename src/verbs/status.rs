@@ -7,6 +7,7 @@ use clap::ValueHint;
 use isoflop_sweeps::display;
 use isoflop_sweeps::overview::{Overview, Reader, RunView};
 use isoflop_sweeps::slurm::command::Slurm;
+use isoflop_sweeps::slurm::nodes;
 use isoflop_sweeps::slurm::standing::JobRow;
 use isoflop_sweeps::work::Work;
 use miette::miette;
@@ -55,6 +56,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
         Format::Table => {
             output::print(&table(&overview))?;
             output::line(&in_words(&overview.work))?;
+            nodes::in_words(&overview.left_out).iter().try_for_each(|words| output::line(words))?;
             overview.slurm_error.iter().for_each(|said| output::note(said));
         }
     }

@@ -12,7 +12,7 @@ use isoflop_sweeps::plan::{self, Plan};
 use isoflop_sweeps::slurm::command::Slurm;
 use isoflop_sweeps::slurm::layouts::Layouts;
 use isoflop_sweeps::slurm::submit::{Context, Proposal, Shown, Which, dry_run};
-use isoflop_sweeps::slurm::{self, probe};
+use isoflop_sweeps::slurm::{self, nodes, probe};
 use isoflop_sweeps::study::Study;
 use isoflop_sweeps::{data, local};
 use miette::{IntoDiagnostic, miette};
@@ -140,7 +140,7 @@ fn submitted(
     let report = jobs::submit_prepared(study, plan, spec, slurm, Which::Rest).map_err(|e| miette!("{e}"))?;
     match args.output {
         Format::Json => output::json(&report)?,
-        Format::Table => jobs::show(&report, &args.out)?,
+        Format::Table => jobs::lines(&report, &args.out).iter().try_for_each(|line| output::line(line))?,
     }
     Ok(if !report.given_up.is_empty() {
         ExitCode::from(1)
@@ -182,6 +182,7 @@ fn preview(
         }
         output::line(&format!("# job.sh\n{}", call.script))?;
     }
+    nodes::in_words(&proposal.left_out).iter().try_for_each(|words| output::line(words))?;
     output::line(&format!(
         "{} {}: {} calls of sbatch in partition {}, {} runs without room; nothing was submitted",
         cluster.config.cluster,

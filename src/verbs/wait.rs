@@ -2,19 +2,16 @@
 
 use crate::cli::Format;
 use crate::output;
-use crate::verbs::jobs::{self, Job};
-use clap::ValueHint;
+use crate::verbs::jobs::{self, Job, StudyArgs};
 use isoflop_runtime::train::EXIT_CONTINUE;
 use isoflop_sweeps::slurm::SlurmError;
 use isoflop_sweeps::slurm::cancel::release;
 use isoflop_sweeps::slurm::command::Patience;
-use isoflop_sweeps::slurm::history::History;
-use isoflop_sweeps::slurm::standing::{Standings, Verdict, standings};
+use isoflop_sweeps::slurm::standing::{Standings, Verdict};
 use isoflop_sweeps::slurm::submit::Which;
 use miette::miette;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,9 +22,8 @@ use std::time::{Duration, Instant};
 Asks Slurm every --every seconds, less often while the controller is away. Exit codes: 0 every run is finished or diverged, 75
 some are left and have no job, or the time is over, 1 some were cancelled or given up.")]
 pub struct Args {
-    /// The study's directory
-    #[arg(value_hint = ValueHint::DirPath)]
-    study: PathBuf,
+    #[command(flatten)]
+    of: StudyArgs,
     /// Submit again what ended early, as `isoflop submit` would, and what had no room
     #[arg(long)]
     resubmit: bool,
@@ -37,8 +33,6 @@ pub struct Args {
     /// Seconds after which to stop waiting
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
 }
 
 /// How the runs stand at the end.
@@ -70,7 +64,7 @@ impl Ended {
 }
 
 pub fn run(args: &Args) -> miette::Result<ExitCode> {
-    let job = Job::open(&args.study)?;
+    let job = args.of.open()?;
     let began = Instant::now();
     let mut patience = Patience::new(Duration::from_secs(args.every));
     let (mut told, mut ended) = (None, Ended::default());
@@ -80,7 +74,7 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
             Ok(now) => {
                 patience.answered();
                 ended = now;
-                if told != Some(ended) && args.output == Format::Table {
+                if told != Some(ended) && args.of.output == Format::Table {
                     output::note(&words(&ended));
                     told = Some(ended);
                 }
@@ -104,14 +98,11 @@ pub fn run(args: &Args) -> miette::Result<ExitCode> {
     }
     // For who reads the results next.
     job.study.write_runs(&job.plan).map_err(|e| miette!("{e}"))?;
-    match args.output {
-        Format::Json => output::json(&ended)?,
-        Format::Table => output::line(&words(&ended))?,
-    }
+    args.of.print(&ended, &[words(&ended)])?;
     Ok(if ended.live + ended.left > 0 {
         ExitCode::from(EXIT_CONTINUE as u8)
     } else if ended.cancelled + ended.given_up > 0 {
-        output::note(&format!("`isoflop explain {}` says why", args.study.display()));
+        output::note(&format!("`isoflop explain {}` says why", args.of.study.display()));
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS
@@ -129,8 +120,7 @@ const MOST_RELEASES: u32 = 3;
 /// Looks once. Where that is wanted, submits what is left, and releases what Slurm holds, which it does to jobs that it
 /// could not start, as after a crash of its controller. `releases` counts for each run how often that was done.
 fn look(job: &Job, resubmit: bool, releases: &mut HashMap<String, u32>) -> Result<Ended, SlurmError> {
-    let history = History::read(job.study.dir())?.unwrap_or_default();
-    let now = standings(&job.slurm, &job.study, &job.plan, &history)?;
+    let (_, now) = job.look()?;
     if resubmit {
         let few = |id: &str| releases.get(id).is_none_or(|n| *n < MOST_RELEASES);
         let held = now.runs.iter().filter(|s| s.is_held_by_slurm()).map(|s| s.row.id.as_str());
@@ -151,6 +141,5 @@ fn look(job: &Job, resubmit: bool, releases: &mut HashMap<String, u32>) -> Resul
     for submitted in &report.submitted {
         output::note(&format!("job {}: {}", submitted.job, jobs::tasks_in_words(&submitted.what)));
     }
-    let history = History::read(job.study.dir())?.unwrap_or_default();
-    Ok(Ended::of(&standings(&job.slurm, &job.study, &job.plan, &history)?))
+    Ok(Ended::of(&job.look()?.1))
 }

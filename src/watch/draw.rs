@@ -6,6 +6,7 @@ use super::screen::Screen;
 use crate::verbs::status::in_words;
 use isoflop_sweeps::display;
 use isoflop_sweeps::overview::{Group, RunView};
+use isoflop_sweeps::slurm::nodes;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -87,8 +88,9 @@ fn asked(screen: &Screen) -> Line<'static> {
             Line::styled(format!("Slurm does not answer, {}: {error}", again(*next)), wrong)
         }
         (Asking::Answered { next }, Some(then)) => {
-            let incomplete = overview.slurm_error.as_ref().map_or_else(String::new, |e| format!("; {e}"));
-            Line::from(format!("Slurm answered {} ago, {}{incomplete}", ago(then), again(*next)))
+            let more = [overview.slurm_error.clone(), nodes::in_words(&overview.left_out)];
+            let more: String = more.into_iter().flatten().map(|said| format!("; {said}")).collect();
+            Line::from(format!("Slurm answered {} ago, {}{more}", ago(then), again(*next)))
         }
         (Asking::Never, _) => Line::from("no jobs: this study was not submitted"),
         (Asking::First, _) | (Asking::Answered { .. }, None) => Line::from("Slurm is asked"),

@@ -25,6 +25,7 @@ fn row(id: &str, state: State, step: u64, train_loss: Option<f64>, tokens_per_s:
         validation_loss: train_loss.filter(|_| step == 400).map(|l| l + 0.01),
         tokens_per_s,
         memory: None,
+        save_seconds: None,
         reason: None,
     }
 }
@@ -44,7 +45,7 @@ fn run(row: RunRow, group: Group, seconds_to_end: Option<f64>) -> RunView {
 
 fn overview(runs: Vec<RunView>) -> Overview {
     let work = total(runs.iter().map(|r| (r.work, r.group == Group::Running)));
-    Overview { sweep: "nano".into(), runs, work, asked: None, slurm_error: None }
+    Overview { sweep: "nano".into(), runs, work, left_out: Vec::new(), asked: None, slurm_error: None }
 }
 
 /// Four runs of a study on this machine.

@@ -7,6 +7,7 @@ use crate::slurm::command::Slurm;
 use crate::slurm::explain::explain;
 use crate::slurm::history::History;
 use crate::slurm::journal::now;
+use crate::slurm::nodes::BadNode;
 use crate::slurm::parse::JobState;
 use crate::slurm::standing::{JobRow, Standing, Verdict, open, together};
 use crate::slurm::view::{View, view};
@@ -104,6 +105,9 @@ pub struct Overview {
     /// In the order of the plan.
     pub runs: Vec<RunView>,
     pub work: Work,
+    /// Nodes that further jobs avoid.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<BadNode>,
     /// When Slurm last answered, in seconds since 1970; none for a study that was never submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<u64>,
@@ -184,9 +188,11 @@ impl Reader {
     /// When a file of the study cannot be read.
     pub fn read(&mut self, answer: Option<&Answer>) -> Result<Overview, SlurmError> {
         let rows = rows(&self.study, &self.plan)?;
+        let mut left_out = Vec::new();
         let standings: Vec<Option<Standing>> = match answer {
             Some(Answer { history, view, .. }) => {
                 let all = together(&self.study, history, view, rows.clone())?;
+                left_out = all.bad_nodes;
                 all.runs.into_iter().map(Some).collect()
             }
             None => rows.iter().map(|_| None).collect(),
@@ -213,6 +219,7 @@ impl Reader {
             sweep: self.plan.sweep.clone(),
             runs,
             work,
+            left_out,
             asked: answer.map(|a| a.at),
             slurm_error: answer.and_then(|a| a.incomplete()).map(str::to_owned),
         })

@@ -22,6 +22,8 @@ pub struct RunRow {
     pub tokens_per_s: f64,
     /// Planned and measured, of the newest process that trained it.
     pub memory: Option<MemoryStatus>,
+    /// The longest that writing a checkpoint took.
+    pub save_seconds: Option<f64>,
     pub reason: Option<String>,
 }
 
@@ -58,7 +60,17 @@ pub fn rows(study: &Study, plan: &Plan) -> Result<Vec<RunRow>, StudyError> {
 pub fn row(study: &Study, run: &PlannedRun) -> Result<RunRow, StudyError> {
     let dir = study.run_dir(&run.id);
     let status = RunDir::new(&dir).read_status()?;
-    let RunStatus { state, step, train_loss, validation_loss, reason, tokens_per_s, memory, .. } = status;
+    let RunStatus {
+        state,
+        step,
+        train_loss,
+        validation_loss,
+        reason,
+        tokens_per_s,
+        memory,
+        save_seconds,
+        ..
+    } = status;
     let gone = state == State::Running && !has_worker(&dir);
     Ok(RunRow {
         id: run.id.clone(),
@@ -70,6 +82,7 @@ pub fn row(study: &Study, run: &PlannedRun) -> Result<RunRow, StudyError> {
         validation_loss,
         tokens_per_s,
         memory,
+        save_seconds,
         reason: if gone {
             Some("its worker is gone; it goes on from its last checkpoint".into())
         } else {

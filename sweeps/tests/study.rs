@@ -116,6 +116,7 @@ fn runs_csv_says_where_every_run_stands_in_plan_order() {
         reason: Some("train loss 20 at step 7".into()),
         tokens_per_s: 0.0,
         memory: None,
+        save_seconds: None,
     };
     isoflop_runtime::rundir::RunDir::new(study.run_dir(&run.id))
         .write_status(&status, true)

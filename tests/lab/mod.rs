@@ -120,7 +120,7 @@ impl Ended {
 }
 
 /// Everything below `root` that must not depend on how, when or how often it was worked on: path and content. Of
-/// `status.json` speed and memory are left out; files that hold only clocks, owners and attempts are left out whole, and so are
+/// `status.json` speed, memory and the time of saving are left out; files that hold only clocks, owners and attempts are left out whole, and so are
 /// all but the newest checkpoint of a run, for a stop makes one more. A kill may leave a file under a temporary name,
 /// which nobody reads; only run directories are cleared of them.
 pub fn results(root: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -144,6 +144,7 @@ pub fn results(root: &Path) -> BTreeMap<String, Vec<u8>> {
             let mut status: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
             status["tokens_per_s"] = serde_json::Value::Null;
             status["memory"] = serde_json::Value::Null;
+            status["save_seconds"] = serde_json::Value::Null;
             bytes = status.to_string().into_bytes();
         }
         files.insert(name, bytes);

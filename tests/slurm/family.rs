@@ -99,7 +99,7 @@ fn the_gopher_family_is_accepted_whole_and_every_rank_finds_its_place() {
         assert!(ranks.into_iter().eq(0..plan["gpus"].as_u64().expect("GPUs")), "{run}");
     }
     // What was left of the chains went with the run.
-    assert!(cluster.queue("%i").is_empty());
+    cluster.wait_for("end of all segments", || cluster.queue("%i").is_empty());
     cluster.run(&lab, &SUBMIT).expect_code(0).expect_words(&["6 runs: 6 done", "0 submitted"]);
 }
 

@@ -11,6 +11,7 @@ mod family;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod limits;
+mod nodes;
 mod page;
 #[path = "../pages/mod.rs"]
 mod pages;

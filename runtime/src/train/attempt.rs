@@ -353,6 +353,7 @@ impl<'a> Attempt<'a> {
         if self.saved == Some(step) {
             return Ok(());
         }
+        let began = Instant::now();
         self.lease.check()?;
         let position = self.metrics.sync(step)?;
         let meta = Meta {
@@ -379,6 +380,8 @@ impl<'a> Attempt<'a> {
         }
         checkpoint::save(&self.run.checkpoints(), meta, tensors.into_iter(), self.config.keep_checkpoints)?;
         self.saved = Some(step);
+        let (took, longest) = (began.elapsed().as_secs_f64(), self.status.save_seconds.unwrap_or(0.0));
+        self.status.save_seconds = Some((longest.max(took) * 1e6).round() / 1e6);
         Ok(())
     }
 

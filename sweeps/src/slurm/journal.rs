@@ -55,6 +55,9 @@ pub struct Intent {
     /// Runs that were submitted before, and what ended them then.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub causes: BTreeMap<String, Cause>,
+    /// Of the jobs before, those that ended by a fault of their node, such as `12_3`, and the node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, String>,
     /// Seconds since 1970.
     pub time: u64,
 }

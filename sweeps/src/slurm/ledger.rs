@@ -54,19 +54,6 @@ fn parse(text: &str) -> Vec<Attempt> {
     attempts
 }
 
-/// Nodes on which this many attempts ended without a word are left out of later jobs.
-const BAD_AFTER: usize = 3;
-
-/// Names of nodes to leave out, of all attempts of a study that are over.
-pub fn bad_nodes<'a>(over: impl Iterator<Item = &'a Attempt>) -> Vec<String> {
-    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    for attempt in over.filter(|a| a.end.is_none()) {
-        *counts.entry(&attempt.node).or_default() += 1;
-    }
-    let bad = counts.into_iter().filter(|(node, n)| *n >= BAD_AFTER && *node != "unknown");
-    bad.map(|(node, _)| node.to_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +65,5 @@ mod tests {
         let found = parse(text);
         let short: Vec<_> = found.iter().map(|a| (a.restart, a.node.as_str(), a.end)).collect();
         assert_eq!(short, [(0, "n1", None), (1, "n2", Some((75, 260))), (2, "n1", None)]);
-        assert_eq!(bad_nodes(found.iter()), Vec::<String>::new());
-        assert_eq!(bad_nodes(found.iter().chain(&found)), ["n1"]);
     }
 }

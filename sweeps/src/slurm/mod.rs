@@ -15,6 +15,7 @@ pub mod history;
 pub mod journal;
 pub mod layouts;
 pub mod ledger;
+pub mod nodes;
 pub mod parse;
 pub mod policy;
 pub mod probe;

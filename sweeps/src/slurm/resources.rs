@@ -59,8 +59,10 @@ const UNKNOWN_SECONDS: u64 = 4 * 3_600;
 const MOST_SEGMENTS: f64 = 1_000.0;
 /// Slurm sends a signal up to a minute early and looks at limits twice a minute.
 const LEAD_SPARE: f64 = 60.0;
-/// A file system that writes slower than this loses work to limits of time; bytes per second.
+/// A file system that writes slower than this loses work to limits of time, until a save was measured; bytes per second.
 const SLOWEST_SAVE: f64 = 50e6;
+/// A save may take so many times what the longest until now took.
+const SAVE_MARGIN: f64 = 2.0;
 
 /// What is known of how fast a run goes, measured where it has run already.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -68,6 +70,8 @@ pub struct Pace {
     pub step_seconds: Option<f64>,
     /// Steps not done yet.
     pub steps_left: u64,
+    /// The longest that writing a checkpoint took.
+    pub save_seconds: Option<f64>,
 }
 
 /// What one run asks for. `most_seconds` is the cluster's limit of a job; `more_memory` the factor that came of running
@@ -85,8 +89,8 @@ pub fn demand(
         spec.time_limit.or(whole.map(|s| rounded_up(s + TIME_SPARE, 1_800))).unwrap_or(UNKNOWN_SECONDS);
     let seconds = asked.min(most_seconds.unwrap_or(u64::MAX)).max(60);
     // A signal cannot come before the job begins: at least half of a job is for work.
-    let lead_seconds =
-        (LEAD_SPARE + 3.0 * step.unwrap_or(0.0) + save_seconds(run)).ceil().min(seconds as f64 / 2.0);
+    let save = pace.save_seconds.map_or_else(|| save_seconds(run), |s| SAVE_MARGIN * s);
+    let lead_seconds = (LEAD_SPARE + 3.0 * step.unwrap_or(0.0) + save).ceil().min(seconds as f64 / 2.0);
     let work = seconds as f64 - lead_seconds;
     let segments = match whole {
         Some(whole) if whole > work => (whole / work).ceil().clamp(2.0, MOST_SEGMENTS) as u32,
@@ -183,7 +187,7 @@ mod tests {
 
     fn of(executor: &str, most: Option<u64>, steps_left: u64, step_seconds: Option<f64>) -> Demand {
         let (run, spec) = run_and_spec(executor);
-        demand(&run, &spec, most, Pace { step_seconds, steps_left }, 1.0)
+        demand(&run, &spec, most, Pace { step_seconds, steps_left, save_seconds: None }, 1.0)
     }
 
     #[test]
@@ -194,6 +198,17 @@ mod tests {
         assert_eq!(of("", None, 300, Some(1.0)).resources.seconds, 1_800);
         let lead = planned.resources.lead_seconds;
         assert!((60 + 30..120).contains(&lead), "a minute, three steps and a checkpoint: {lead}");
+    }
+
+    #[test]
+    fn the_time_to_save_is_as_measured_once_it_is() {
+        let (run, spec) = run_and_spec("time_limit = \"1h\"");
+        let lead = |save_seconds| {
+            let pace = Pace { step_seconds: Some(2.0), steps_left: 10, save_seconds };
+            demand(&run, &spec, None, pace, 1.0).resources.lead_seconds
+        };
+        // A minute and three steps; of these small models the estimate is less than a second.
+        assert_eq!([None, Some(0.001), Some(40.0)].map(lead), [67, 67, 146]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::command::Slurm;
 use super::history::History;
 use super::journal::Intent;
 use super::ledger::{self, Attempt};
+use super::nodes::{BadNode, Nodes};
 use super::parse::{JobState, TaskId};
 use super::policy::{Cause, Next, cause};
 use super::resources::Resources;
@@ -85,7 +86,7 @@ impl Standing {
 pub struct Standings {
     pub runs: Vec<Standing>,
     /// Nodes to leave out of further jobs.
-    pub bad_nodes: Vec<String>,
+    pub bad_nodes: Vec<BadNode>,
     /// Why accounts could not be asked.
     pub incomplete: Option<String>,
 }
@@ -120,11 +121,11 @@ pub fn together(
     view: &View,
     rows: Vec<RunRow>,
 ) -> Result<Standings, SlurmError> {
-    let (mut runs, mut over) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut runs, mut nodes) = (Vec::with_capacity(rows.len()), Nodes::new(history));
     for row in rows {
-        runs.push(of_run(study, history, view, row, &mut over)?);
+        runs.push(of_run(study, history, view, row, &mut nodes)?);
     }
-    Ok(Standings { runs, bad_nodes: ledger::bad_nodes(over.iter()), incomplete: view.incomplete.clone() })
+    Ok(Standings { runs, bad_nodes: nodes.bad(), incomplete: view.incomplete.clone() })
 }
 
 fn of_run(
@@ -132,7 +133,7 @@ fn of_run(
     history: &History,
     view: &View,
     mut row: RunRow,
-    over: &mut Vec<Attempt>,
+    nodes: &mut Nodes,
 ) -> Result<Standing, SlurmError> {
     let tasks: Vec<(&Intent, TaskId)> = history.tasks(&row.id).collect();
     let Some((newest, newest_id)) = tasks.last().copied() else {
@@ -154,11 +155,7 @@ fn of_run(
             if intent.tag == newest.tag && !of_task.is_empty() {
                 (last, last_attempts) = (*id, of_task.clone());
             }
-            if live.is_none_or(|(_, live)| live != *id) {
-                over.extend(of_task.iter().cloned());
-            } else {
-                over.extend(of_task.iter().rev().skip(1).cloned());
-            }
+            nodes.count(*id, view.task(*id), &of_task, live.is_some_and(|(_, live)| live == *id));
             attempts.extend(of_task);
         }
     }

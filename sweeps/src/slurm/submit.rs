@@ -4,6 +4,7 @@ use super::command::{CommandError, SUBMIT_LIMIT, Slurm};
 use super::history::History;
 use super::journal::{self, Intent, Journal, Record};
 use super::layouts::Layouts;
+use super::nodes::BadNode;
 use super::policy::{Cause, MORE_MEMORY};
 use super::probe::Cluster;
 use super::resources::{Pace, Resources, demand, demand_of_layout};
@@ -48,6 +49,7 @@ impl Context<'_> {
             resources: what.resources.clone(),
             check: what.resources.gpus_per_node > 0,
             causes: what.causes.clone(),
+            faults: what.faults.clone(),
             time: journal::now(),
         }
     }
@@ -77,6 +79,9 @@ pub struct Proposed {
     pub resources: Resources,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub causes: BTreeMap<String, Cause>,
+    /// As in [`Intent`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, String>,
 }
 
 /// What a submission will do.
@@ -86,6 +91,8 @@ pub struct Proposal {
     /// Runs for which the cluster has no room now, and what sets the limit.
     pub no_room: usize,
     pub limit: Option<String>,
+    /// Nodes that its jobs avoid.
+    pub left_out: Vec<BadNode>,
 }
 
 /// One call of sbatch that was made.
@@ -112,6 +119,8 @@ pub struct Report {
     pub cancelled: usize,
     pub no_room: usize,
     pub limit: Option<String>,
+    /// Nodes that the jobs submitted now avoid.
+    pub left_out: Vec<BadNode>,
 }
 
 /// A run, and what ended it before.
@@ -133,7 +142,11 @@ pub fn propose(
         let Some(cause) = wanted(standing, which) else { continue };
         let row = &standing.row;
         let step_seconds = (row.tokens_per_s > 0.0).then(|| run.batch_tokens as f64 / row.tokens_per_s);
-        let pace = Pace { step_seconds, steps_left: run.steps.saturating_sub(row.step) };
+        let pace = Pace {
+            step_seconds,
+            steps_left: run.steps.saturating_sub(row.step),
+            save_seconds: row.save_seconds,
+        };
         let more = history.more_memory(&run.id) + usize::from(cause == Some(Cause::OutOfMemory));
         let demand = match context.layouts.of_run(&run.id) {
             Some(layout) => {
@@ -151,6 +164,7 @@ pub fn propose(
         }
     }
     let mut proposal = Proposal {
+        left_out: now.bad_nodes.clone(),
         limit: context.cluster.max_submit.as_ref().map(|(_, l)| l.clone()),
         ..Proposal::default()
     };
@@ -165,7 +179,9 @@ pub fn propose(
         room -= segments as u64;
         let causes = cause.map(|c| (run.clone(), c)).into_iter().collect();
         let runs = vec![run; segments];
-        proposal.batches.push(Proposed { runs, chain: segments > 1, resources: demand.resources, causes });
+        let faults = faults(now, &runs[..1]);
+        let resources = demand.resources;
+        proposal.batches.push(Proposed { runs, chain: segments > 1, resources, causes, faults });
     }
     for (resources, mut runs) in groups {
         while !runs.is_empty() && room > 0 {
@@ -173,13 +189,29 @@ pub fn propose(
                 .split_off(runs.len().min(largest as usize).min(usize::try_from(room).unwrap_or(usize::MAX)));
             room -= runs.len() as u64;
             let causes = runs.iter().filter_map(|(run, cause)| Some((run.clone(), (*cause)?))).collect();
-            let runs = std::mem::replace(&mut runs, rest).into_iter().map(|(run, _)| run).collect();
+            let runs: Vec<String> =
+                std::mem::replace(&mut runs, rest).into_iter().map(|(run, _)| run).collect();
             let resources = resources.clone();
-            proposal.batches.push(Proposed { runs, chain: false, resources, causes });
+            let faults = faults(now, &runs);
+            proposal.batches.push(Proposed { runs, chain: false, resources, causes, faults });
         }
         proposal.no_room += runs.len();
     }
     proposal
+}
+
+/// The jobs of these runs that ended by a fault of their node, and the node.
+fn faults(now: &Standings, runs: &[String]) -> BTreeMap<String, String> {
+    let runs: HashSet<&str> = runs.iter().map(String::as_str).collect();
+    let is_fault = |s: &&Standing| {
+        let cause = match s.verdict {
+            Verdict::Continues { cause } | Verdict::GivenUp { cause } => Some(cause),
+            _ => None,
+        };
+        matches!(cause, Some(Cause::NodeFail | Cause::BootFail)) && runs.contains(s.row.id.as_str())
+    };
+    let jobs = now.runs.iter().filter(is_fault).filter_map(|s| s.job.as_ref());
+    jobs.map(|job| (job.id.clone(), job.nodes.clone())).collect()
 }
 
 /// Whether a run is to be submitted, and what ended it before.
@@ -230,9 +262,10 @@ pub fn submit(context: &Context<'_>, which: Which<'_>) -> Result<Report, SlurmEr
     let is_wanted = |s: &Standing| wanted(s, which).is_some();
     let room = if now.runs.iter().any(is_wanted) { context.cluster.room(context.slurm)? } else { 0 };
     let proposal = propose(context, &history, &now, which, room);
-    (report.no_room, report.limit) = (proposal.no_room, proposal.limit);
+    (report.no_room, report.limit, report.left_out) = (proposal.no_room, proposal.limit, proposal.left_out);
+    let exclude: Vec<String> = report.left_out.iter().map(|n| n.node.clone()).collect();
     for what in proposal.batches {
-        let submitted = one(context, &mut journal, what, &now.bad_nodes)?;
+        let submitted = one(context, &mut journal, what, &exclude)?;
         report.submitted.push(submitted);
     }
     Ok(report)
@@ -243,8 +276,8 @@ fn settle(context: &Context<'_>, journal: &mut Journal, report: &mut Report) -> 
     let open: Vec<Intent> = History::of(journal.records()).open().cloned().collect();
     for intent in open {
         if let Some(job) = settled(context, journal, &intent)? {
-            let Intent { tag, runs, chain, resources, causes, .. } = intent;
-            let what = Proposed { runs, chain, resources, causes };
+            let Intent { tag, runs, chain, resources, causes, faults, .. } = intent;
+            let what = Proposed { runs, chain, resources, causes, faults };
             report.submitted.push(Submitted { job, tag, what, recovered: true });
         }
     }
@@ -350,10 +383,11 @@ pub fn dry_run(context: &Context<'_>) -> Result<(Proposal, Vec<Shown>), SlurmErr
     let history = History::read(context.study.dir())?.unwrap_or_default();
     let now = standings(context.slurm, context.study, context.plan, &history)?;
     let proposal = propose(context, &history, &now, Which::Rest, context.cluster.room(context.slurm)?);
+    let exclude: Vec<String> = proposal.left_out.iter().map(|n| n.node.clone()).collect();
     let mut shown = Vec::new();
     for what in &proposal.batches {
         let intent = context.intent("TAG".into(), what);
-        let options = context.options(&intent, &now.bad_nodes);
+        let options = context.options(&intent, &exclude);
         let test: Vec<OsString> = [OsString::from("--test-only"), "--wrap=true".into()]
             .into_iter()
             .chain(options.clone())
