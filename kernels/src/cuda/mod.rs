@@ -83,7 +83,7 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block, along x.
     pub threads: u32,
-    /// Dynamic shared memory of a block, in bytes.
+    /// Dynamic shared memory of a block, in bytes. More than 48 KiB must be allowed by the function's attribute first.
     pub shared_bytes: u32,
     pub arguments: Vec<Argument>,
 }
