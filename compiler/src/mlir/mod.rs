@@ -15,7 +15,7 @@ mod target;
 
 pub use diagnostics::{Diagnostic, Severity};
 pub use link::link_shared;
-pub use ptxas::{Assembled, CUDA_HOME, Resources, assemble, ptxas};
+pub use ptxas::{Assembled, CUDA_HOME, Resources, assemble, ptxas, ptxas_below};
 pub use target::Target;
 
 use std::path::PathBuf;

@@ -35,12 +35,14 @@ pub struct Assembled {
 /// The assembler: below the folder that `ISOFLOP_CUDA_HOME` names, else in `third_party/cuda`, else on the PATH.
 pub fn ptxas() -> PathBuf {
     let home = std::env::var_os(CUDA_HOME).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let in_folder = |folder: &Path| {
-        let places = ["bin/ptxas", "nvidia/cu13/bin/ptxas"].map(|p| folder.join(p));
-        places.into_iter().find(|p| p.is_file())
-    };
     let folders = home.iter().map(PathBuf::as_path).chain([Path::new(FETCHED)]);
-    folders.into_iter().find_map(in_folder).unwrap_or_else(|| "ptxas".into())
+    folders.into_iter().find_map(ptxas_below).unwrap_or_else(|| "ptxas".into())
+}
+
+/// The assembler of CUDA's programs in this folder, as NVIDIA's installer or its Python packages lay them out.
+pub fn ptxas_below(folder: &Path) -> Option<PathBuf> {
+    let places = ["bin/ptxas", "nvidia/cu13/bin/ptxas"].map(|p| folder.join(p));
+    places.into_iter().find(|p| p.is_file())
 }
 
 /// Assembles one module for this architecture.
