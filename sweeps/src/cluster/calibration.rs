@@ -4,6 +4,7 @@ use super::file::{Calibration, Cluster};
 use super::layout::Layout;
 use super::time::{Software, step_time};
 use super::transformer::Transformer;
+use crate::fit::checks::median;
 use crate::plan::{Plan, PlannedRun};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -138,12 +139,6 @@ fn of_groups(groups: &[(&PlannedRun, Layout, Vec<f64>)], cluster: &Cluster) -> C
     };
     let steps = measured.iter().map(|m| m.steps).sum();
     Calibrated { calibration: Calibration { factor: median(ratios), error, steps }, measured, error_is }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    if n.is_multiple_of(2) { 0.5 * (values[n / 2 - 1] + values[n / 2]) } else { values[n / 2] }
 }
 
 /// The text of a cluster's file with this calibration in place of its own; everything else stays as it is, comments too.

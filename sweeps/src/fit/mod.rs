@@ -48,7 +48,7 @@
 mod akima;
 pub mod allocate;
 mod asked;
-mod checks;
+pub(crate) mod checks;
 pub mod design;
 pub mod diagnostics;
 mod document;
