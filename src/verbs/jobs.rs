@@ -11,7 +11,7 @@ use isoflop_sweeps::slurm::layouts::Layouts;
 use isoflop_sweeps::slurm::resources::Resources;
 use isoflop_sweeps::slurm::standing::{Standings, standings};
 use isoflop_sweeps::slurm::submit::{Context, Proposed, Report, Which, submit};
-use isoflop_sweeps::slurm::{self, SlurmError, nodes, probe, script, time};
+use isoflop_sweeps::slurm::{self, SlurmError, nodes, script, time};
 use isoflop_sweeps::study::Study;
 use miette::miette;
 use std::collections::HashSet;
@@ -101,8 +101,8 @@ pub fn submit_prepared(
     slurm: &Slurm,
     which: Which<'_>,
 ) -> Result<Report, SlurmError> {
-    let cluster = probe::probe(slurm, spec)?;
     let layouts = Layouts::read(study, plan)?.probe(slurm, spec)?;
+    let cluster = layouts.usual(slurm, spec)?;
     let worker = worker(spec)?;
     submit(
         &Context { slurm, study, plan, spec, cluster: &cluster, layouts: &layouts, worker: &worker },

@@ -165,7 +165,7 @@ fn preview(
     slurm: &Slurm,
     layouts: &Layouts,
 ) -> miette::Result<ExitCode> {
-    let cluster = probe::probe(slurm, spec).map_err(|e| miette!("{e}"))?;
+    let cluster = layouts.usual(slurm, spec).map_err(|e| miette!("{e}"))?;
     let study = Study::new(std::path::absolute(&args.out).into_diagnostic()?);
     let worker = jobs::worker(spec).map_err(|e| miette!("{e}"))?;
     let context = Context { slurm, study: &study, plan, spec, cluster: &cluster, layouts, worker: &worker };

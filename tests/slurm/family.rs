@@ -48,6 +48,8 @@ const SUBMIT: [&str; 7] = ["submit", "sweep.toml", "--out", "study", "--cluster"
 fn the_gopher_family_is_accepted_whole_and_every_rank_finds_its_place() {
     let lab = lab();
     let cluster = cluster("64");
+    // Every layout names its partition: no default is needed.
+    cluster.ask("scontrol", &["update", "PartitionName=main", "Default=NO"]);
     let plan = cluster.json(&lab, &["plan", "sweep.toml", "--cluster", "cluster.toml"]);
     let planned = |run: &str| {
         let runs = plan["runs"].as_array().expect("runs");

@@ -10,13 +10,13 @@ use crate::plan::{Plan, PlannedRun};
 use crate::study::Study;
 use isoflop_runtime::layout::{Divided, RunLayout};
 use isoflop_runtime::rundir::RunDir;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The layouts of a study; none for runs on CPUs.
 #[derive(Debug, Default)]
 pub struct Layouts {
     runs: HashMap<String, RunLayout>,
-    partitions: HashMap<String, Cluster>,
+    partitions: BTreeMap<String, Cluster>,
 }
 
 impl Layouts {
@@ -41,7 +41,7 @@ impl Layouts {
             };
             Some((run.id.clone(), layout))
         });
-        Layouts { runs: runs.collect(), partitions: HashMap::new() }
+        Layouts { runs: runs.collect(), partitions: BTreeMap::new() }
     }
 
     /// Those that the run directories of a study hold.
@@ -78,6 +78,21 @@ impl Layouts {
             self.partitions.insert(name.clone(), probe::probe(slurm, &spec)?);
         }
         Ok(self)
+    }
+
+    /// What jobs may be that no layout's partition is for: in the sweep's partition or the cluster's default. Where every
+    /// layout names its partition there are none, and a cluster need not have a default; the partition of them that lets
+    /// the fewest jobs be submitted stands for all.
+    ///
+    /// # Errors
+    /// As [`Layouts::probe`], which comes first.
+    pub fn usual(&self, slurm: &Slurm, spec: &SlurmSpec) -> Result<Cluster, SlurmError> {
+        let fewest =
+            self.partitions.values().min_by_key(|c| c.max_submit.as_ref().map_or(u64::MAX, |(n, _)| *n));
+        match fewest.filter(|_| self.runs.values().all(|l| l.partition.is_some())) {
+            Some(cluster) => Ok(cluster.clone()),
+            None => probe::probe(slurm, spec),
+        }
     }
 
     pub fn of_run(&self, id: &str) -> Option<&RunLayout> {
