@@ -197,7 +197,13 @@ mod tests {
     use super::*;
     use crate::layout::tests::gopher;
 
-    fn run(change: impl Fn(&mut Placement) + Sync) -> (tempfile::TempDir, Vec<Result<String, CheckError>>) {
+    /// Long enough for ranks that do come, however slow the machine.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn run(
+        patience: Duration,
+        change: impl Fn(&mut Placement) + Sync,
+    ) -> (tempfile::TempDir, Vec<Result<String, CheckError>>) {
         let dir = tempfile::tempdir().unwrap();
         gopher().write(&RunDir::new(dir.path())).unwrap();
         let place = |rank: usize| {
@@ -209,9 +215,8 @@ mod tests {
         };
         let results = std::thread::scope(|scope| {
             let (path, place) = (dir.path(), &place);
-            let ranks: Vec<_> = (0..128)
-                .map(|r| scope.spawn(move || check(path, &place(r), Duration::from_millis(300))))
-                .collect();
+            let ranks: Vec<_> =
+                (0..128).map(|r| scope.spawn(move || check(path, &place(r), patience))).collect();
             ranks.into_iter().map(|t| t.join().unwrap()).collect()
         });
         (dir, results)
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn ranks_in_their_places_pass() {
-        let (dir, results) = run(|_| {});
+        let (dir, results) = run(LONG, |_| {});
         assert!(results.iter().all(Result::is_ok), "{results:?}");
         assert_eq!(status(&dir).state, State::Checked);
         let text = std::fs::read_to_string(dir.path().join("check/hosts.json")).unwrap();
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_node_with_fewer_gpus_is_named() {
-        let (dir, results) = run(|p| p.gpus -= usize::from(p.host == "n3"));
+        let (dir, results) = run(LONG, |p| p.gpus -= usize::from(p.host == "n3"));
         let reason = status(&dir).reason.unwrap();
         assert_eq!(status(&dir).state, State::Failed);
         assert!(reason.contains("on n3: GPUs of the node 7, planned 8"), "{reason}");
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_shared_is_named() {
-        let (dir, _) = run(|p| {
+        let (dir, _) = run(Duration::from_secs(3), |p| {
             if p.node == 5 {
                 p.attempt = "elsewhere".into();
             }
@@ -255,7 +260,7 @@ mod tests {
 
     #[test]
     fn shards_on_two_nodes_are_named() {
-        let (dir, _) = run(|p| {
+        let (dir, _) = run(LONG, |p| {
             if p.rank == 9 {
                 p.host = "n9".into();
             }
